@@ -1,0 +1,1 @@
+"""Mentee: small image networks trained from scratch, taught offline by a large pretrained one."""

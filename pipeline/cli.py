@@ -1,0 +1,159 @@
+"""The `mentee` command: one thin command a stage.
+
+Heavy imports stand inside the commands, so that `mentee --help` answers at once.
+"""
+
+import sys
+from pathlib import Path
+
+import click
+
+from pipeline.errors import MenteeError
+
+
+class Commands(click.Group):
+    """Errors that a user can mend end in one line on stderr and exit code 1."""
+
+    def invoke(self, context: click.Context) -> object:
+        try:
+            return super().invoke(context)
+        except MenteeError as error:
+            click.echo(f"error: {error}", err=True)
+        except OSError as error:
+            click.echo(f"error: {error.filename or 'input/output'}: {error.strerror}", err=True)
+        except KeyboardInterrupt:
+            click.echo("error: interrupted; finished shards are kept, run it again", err=True)
+        sys.exit(1)
+
+
+@click.group(cls=Commands, context_settings={"help_option_names": ["-h", "--help"]})
+@click.version_option(package_name="mentee")
+def main() -> None:
+    """Train small image networks from scratch, taught offline by a large pretrained one.
+
+    The commands are the stages of dvc.yaml, in this order. `dvc repro` runs those that are out of
+    date; each also runs by itself, reading params.yaml in the current folder.
+    """
+
+
+@main.command()
+def prepare() -> None:
+    """Read the images of data.source and split them.
+
+    Writes data/prepared/images.h5 with the splits labelled, unlabelled, validation and test.
+
+    Example: mentee prepare
+    """
+    from pipeline.params import load_params
+
+    params = load_params()
+    from pipeline.stages.prepare import prepare
+
+    prepare(params)
+
+
+@main.command()
+def dump() -> None:
+    """Run the teacher once over every view (stage one).
+
+    Writes its logits and the tapped features to data/cache/<split>/. A dump that was stopped goes
+    on where it was.
+
+    Example: mentee dump
+    """
+    from pipeline.params import load_params
+
+    params = load_params()
+    from pipeline.stages.dump import dump
+
+    dump(params)
+
+
+@main.command()
+def head() -> None:
+    """Turn cached features into logits over the task's classes.
+
+    Fits a linear head on the labelled split; validation chooses its regularisation. Writes
+    data/cache/<split>/task_logits/.
+
+    Example: mentee head
+    """
+    from pipeline.params import load_params
+
+    params = load_params()
+    from pipeline.stages.head import head
+
+    head(params)
+
+
+@main.command()
+@click.argument("mode")
+@click.option("--settings", default="plain", show_default=True, help="A block under settings.")
+@click.option("--seed", default=0, show_default=True, type=click.IntRange(0, 2**32 - 1))
+def train(mode: str, settings: str, seed: int) -> None:
+    """Train one student from the caches (stage two).
+
+    MODE is one of the modes in params.yaml. Writes students/<mode>-<settings>-<seed>/.
+
+    Example: mentee train obedient --settings unlabelled --seed 1
+    """
+    from pipeline.params import Variant, load_params
+
+    params = load_params()
+    from pipeline.stages.train import train
+
+    train(params, Variant(mode, settings, seed))
+
+
+@main.command()
+@click.argument("mode")
+@click.option("--settings", default="plain", show_default=True, help="A block under settings.")
+@click.option("--seed", default=0, show_default=True, type=click.IntRange(0, 2**32 - 1))
+def evaluate(mode: str, settings: str, seed: int) -> None:
+    """Score a student, or the teacher, on the test split.
+
+    MODE is as for train, or the word teacher. Writes metrics/<mode>-<settings>-<seed>.json.
+
+    Example: mentee evaluate obedient --seed 1
+    """
+    from pipeline.params import TEACHER, Variant, load_params
+
+    params = load_params()
+    from pipeline.stages.evaluate import evaluate, evaluate_teacher
+
+    if mode == TEACHER:
+        evaluate_teacher()
+    else:
+        evaluate(params, Variant(mode, settings, seed))
+
+
+@main.command()
+def report() -> None:
+    """Gather all metrics into a table and reports/index.html.
+
+    Example: mentee report
+    """
+    from pipeline.params import load_params
+
+    params = load_params()
+    from pipeline.stages.report import report
+
+    report(params)
+
+
+@main.command()
+@click.argument("student", type=click.Path(path_type=Path))
+@click.argument("images", nargs=-1, required=True, type=click.Path(path_type=Path))
+def predict(student: Path, images: tuple[Path, ...]) -> None:
+    """Print the class of each image, with its probability.
+
+    STUDENT is a folder that train wrote; it works anywhere, without params or caches.
+
+    Example: mentee predict students/obedient-plain-0 cat.jpg dog.png
+    """
+    from pipeline.params import Runtime
+    from pipeline.stages.predict import predict
+
+    runtime = Runtime(device="auto", threads=0)
+    for path, name, probability in predict(student, list(images), runtime):
+        click.echo(f"{path}\t{name}\t{probability:.3f}")

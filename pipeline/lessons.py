@@ -1,0 +1,157 @@
+"""What stage two reads: images replayed as the teacher saw them, with what it said of them.
+
+Images and regions lie on the device; the teacher's answers are gathered from memory maps.
+"""
+
+from collections.abc import Iterator
+from pathlib import Path
+
+import numpy as np
+import torch
+
+from pipeline.cache.reader import Kind
+from pipeline.cache.schema import PIXELS, REGIONS, TASK_LOGITS, VIEWS, features_kind
+from pipeline.errors import MenteeError
+from pipeline.mentoring.objective import Batch
+from pipeline.params import Views
+from pipeline.prepared import Split
+from pipeline.views import draw, pixel_digests, replay
+
+CACHE = Path("data/cache")
+REPLAYED_AT_OPENING = 32  # views that are drawn again and compared with what the teacher saw
+
+
+class Lessons:
+    """One split: its images, its views, and the teacher's answers that a student asks for."""
+
+    def __init__(
+        self, split: Split, regions: np.ndarray, logits: Kind | None, features: dict[str, Kind],
+        input_size: int, device: torch.device,
+    ):  # fmt: skip
+        self.split = split
+        self.views = len(regions)
+        self.images = torch.from_numpy(split.images).to(device)
+        self.labels = torch.from_numpy(split.labels).to(device)
+        self.regions = torch.from_numpy(regions).to(device)
+        self.logits, self.features = logits, features
+        self.input_size, self.device = input_size, device
+
+    def batch(self, rows: np.ndarray, views: np.ndarray) -> Batch:
+        """The views `views[i]` of the samples `rows[i]`; both int64 `(n,)`."""
+        chosen = torch.from_numpy(rows).to(self.device)
+        regions = self.regions[torch.from_numpy(views).to(self.device), chosen]
+        pictures = replay(self.images[chosen], regions, self.input_size)
+        logits = None if self.logits is None else self._gather(self.logits, views, rows)
+        features = {tap: self._gather(kind, views, rows) for tap, kind in self.features.items()}
+        return Batch(pictures, self.labels[chosen], logits, features)
+
+    def _gather(self, kind: Kind, views: np.ndarray, rows: np.ndarray) -> torch.Tensor:
+        answers = torch.from_numpy(kind.gather(views, rows))
+        return answers.to(self.device, non_blocking=True).float()
+
+
+def lone_lessons(split: Split, settings: Views, input_size: int, device: torch.device) -> Lessons:
+    """Labels only: the same views that a teacher would be shown, and no cache."""
+    drawn = [draw(split.ids, view, settings, split.image_size) for view in range(settings.labelled)]
+    return Lessons(split, np.stack(drawn), None, {}, input_size, device)
+
+
+def mentored_lessons(
+    split: Split, reads_logits: bool, taps: list[str], input_size: int, device: torch.device,
+    root: Path = CACHE,
+) -> Lessons:  # fmt: skip
+    """A split with the teacher's answers from `root/<split>`, checked against the images."""
+    views = open_kind(root, split, VIEWS)
+    logits = open_kind(root, split, TASK_LOGITS) if reads_logits else None
+    features = {tap: open_kind(root, split, features_kind(tap)) for tap in taps}
+    for kind in (*([logits] if logits else []), *features.values()):
+        if kind.views < views.views:
+            raise MenteeError(
+                f"{kind.folder} has {kind.views} views, {views.folder} has {views.views}: "
+                f"run `mentee dump` and `mentee head` again"
+            )
+    if logits and logits.shape != (len(split.class_names),):
+        raise MenteeError(
+            f"{logits.folder} speaks {logits.shape[0]} classes, the data set has "
+            f"{len(split.class_names)}: run `mentee head` with head.fit true"
+        )
+    check_replay(split, views)
+    regions = np.stack([views.view(view, REGIONS) for view in range(views.views)])
+    return Lessons(split, regions, logits, features, input_size, device)
+
+
+def open_kind(root: Path, split: Split, name: str) -> Kind:
+    """A kind of a split's cache; a MenteeError if it was made for other images."""
+    folder = root / split.name / name
+    kind = Kind(folder)
+    recorded = kind.spec["data"]
+    if recorded["class_names"] != list(split.class_names):
+        raise MenteeError(f"{folder} was made for other classes, or in another order: dump again")
+    if recorded["digest"] != split.digest():
+        raise MenteeError(
+            f"{folder} was made for other images than the {split.name} split: dump again"
+        )
+    return kind
+
+
+def check_replay(split: Split, views: Kind) -> None:
+    """Draw some views again at the teacher's input size and compare their pixels' digests."""
+    generator = np.random.default_rng(0)
+    rows = generator.integers(len(split), size=REPLAYED_AT_OPENING)
+    numbers = generator.integers(views.views, size=REPLAYED_AT_OPENING)
+    regions = torch.from_numpy(views.gather(numbers, rows, REGIONS))
+    images = torch.from_numpy(split.images[rows])
+    pictures = replay(images, regions, views.spec["teacher"]["input_size"])
+    wrong = np.flatnonzero(pixel_digests(pictures) != views.gather(numbers, rows, PIXELS))
+    if len(wrong):
+        sample, view = split.ids[rows[wrong[0]]], numbers[wrong[0]]
+        raise MenteeError(
+            f"{views.folder}: view {view} of {sample} replays to other pixels than the teacher "
+            f"saw ({len(wrong)} of {len(rows)} tried): use the library versions of the dump, or "
+            f"dump again"
+        )
+
+
+def shuffled(size: int, generator: np.random.Generator) -> Iterator[int]:
+    """0 .. size - 1 in random order, again and again: every sample as often as every other."""
+    while True:
+        yield from generator.permutation(size).tolist()
+
+
+class Mixture:
+    """Batches of a fixed size: labelled samples first, then unlabelled ones, in random views."""
+
+    def __init__(
+        self, labelled: Lessons, unlabelled: Lessons | None, share: float, batch_size: int,
+        seed: int,
+    ):  # fmt: skip
+        """`share` of every batch is unlabelled; at least one sample is labelled."""
+        from_unlabelled = min(round(share * batch_size), batch_size - 1) if unlabelled else 0
+        self._generator = np.random.default_rng(seed)
+        parts = [(labelled, batch_size - from_unlabelled)]
+        if unlabelled and from_unlabelled:
+            parts.append((unlabelled, from_unlabelled))
+        self._parts = [
+            (lessons, shuffled(len(lessons.split), self._generator), count)
+            for lessons, count in parts
+        ]
+
+    def next(self) -> Batch:
+        batches = []
+        for lessons, order, count in self._parts:
+            rows = np.fromiter(order, dtype=np.int64, count=count)
+            views = self._generator.integers(lessons.views, size=count)
+            batches.append(lessons.batch(rows, views))
+        return batches[0] if len(batches) == 1 else _joined(*batches)
+
+
+def _joined(labelled: Batch, unlabelled: Batch) -> Batch:
+    logits = None
+    if labelled.logits is not None and unlabelled.logits is not None:
+        logits = torch.cat([labelled.logits, unlabelled.logits])
+    features = {
+        tap: torch.cat([labelled.features[tap], unlabelled.features[tap]])
+        for tap in labelled.features
+    }
+    pictures = torch.cat([labelled.pictures, unlabelled.pictures])
+    return Batch(pictures, labelled.labels, logits, features)

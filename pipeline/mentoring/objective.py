@@ -1,0 +1,70 @@
+"""The whole loss: labels, probes and soft targets, weighed by a mode.
+
+loss = alpha(t) * cross_entropy(student, label)
+     + beta(t)  * sum over probes of RMSE(teacher features, matched student features)
+     + gamma(t) * distance of the softmaxes at temperature T
+"""
+
+from dataclasses import dataclass, field
+
+import torch
+import torch.nn.functional as F
+from torch import nn
+
+from pipeline.mentoring.losses import SOFT_TARGET_DISTANCES
+from pipeline.mentoring.schedules import value_at
+from pipeline.params import Mode, SoftTargets
+
+
+@dataclass(frozen=True)
+class Batch:
+    """What a student is shown and told: n pictures, the first `len(labels)` of them labelled.
+
+    pictures: uint8 `(n, 3, s, s)`; labels: int64 `(m,)`, m <= n; logits: float32 `(n, classes)`
+    or None; features: `(n, C)` or `(n, C, h, w)` by teacher tap.
+    """
+
+    pictures: torch.Tensor
+    labels: torch.Tensor
+    logits: torch.Tensor | None = None
+    features: dict[str, torch.Tensor] = field(default_factory=dict)
+
+
+@dataclass(frozen=True)
+class Pair:
+    """A probe's names: which teacher tap it compares with which student tap."""
+
+    teacher: str
+    student: str
+
+
+class Objective(nn.Module):
+    """Weighs the terms; holds the probes, whose projections train with the student."""
+
+    def __init__(self, mode: Mode, soft_targets: SoftTargets, probes: list[tuple[Pair, nn.Module]]):
+        super().__init__()
+        self.mode = mode
+        self.distance = SOFT_TARGET_DISTANCES[soft_targets.distance]
+        self.temperature = soft_targets.temperature
+        self.pairs = [pair for pair, _ in probes]
+        self.probes = nn.ModuleList(probe for _, probe in probes)
+
+    def forward(
+        self, batch: Batch, logits: torch.Tensor, features: dict[str, torch.Tensor], t: float
+    ) -> dict[str, torch.Tensor]:
+        """Every weighed term by name, scalars; their sum is the loss. A weight of 0 has no term.
+
+        logits: the student's, `(n, classes)`; features: the student's, by tap; t: 0 .. 1.
+        """
+        logits = logits.float()
+        terms = {}
+        if alpha := value_at(self.mode.alpha, t):
+            labelled = logits[: len(batch.labels)]
+            terms["labels"] = alpha * F.cross_entropy(labelled, batch.labels)
+        if beta := value_at(self.mode.beta, t):
+            for pair, probe in zip(self.pairs, self.probes, strict=True):
+                distance = probe(features[pair.student], batch.features[pair.teacher])
+                terms[f"probe {pair.teacher} {pair.student}"] = beta * distance
+        if gamma := value_at(self.mode.gamma, t):
+            terms["soft targets"] = gamma * self.distance(logits, batch.logits, self.temperature)
+        return terms

@@ -1,0 +1,302 @@
+"""params.yaml as typed, frozen objects: everything a user may turn, checked before any work."""
+
+from collections.abc import Iterator
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Annotated, Any, Literal
+
+from pydantic import BaseModel, ConfigDict, Field, ValidationError, model_validator
+from ruamel.yaml import YAML
+from ruamel.yaml.error import YAMLError
+
+from pipeline.errors import MenteeError
+
+PARAMS_FILE = Path("params.yaml")
+TEACHER = "teacher"  # what `mentee evaluate` and the report call the teacher with its head
+PLAIN = "plain"  # the settings that go without saying
+
+Name = Annotated[str, Field(pattern=r"^[a-z][a-z0-9_]*$")]
+Fraction = Annotated[float, Field(ge=0, le=1)]
+Seed = Annotated[int, Field(ge=0, lt=2**32)]
+# (t, value): the weight of a term at the share t of training; linear between knots.
+Knot = Annotated[
+    tuple[Fraction, Annotated[float, Field(ge=0, allow_inf_nan=False)]], Field(strict=False)
+]
+
+
+class Block(BaseModel):
+    model_config = ConfigDict(extra="forbid", frozen=True, strict=True)
+
+
+class Data(Block):
+    source: str = Field(pattern=r"^(cifar10|digits|torchvision:\w+|folder:.+)$")
+    image_size: int = Field(ge=8, le=1024)
+    labelled_per_class: int = Field(ge=1)
+    unlabelled: int = Field(ge=0)
+    validation: int = Field(ge=1)
+    test: Annotated[int, Field(ge=1)] | None
+    seed: Seed
+
+
+class Views(Block):
+    labelled: int = Field(ge=1, le=1000)
+    unlabelled: int = Field(ge=1, le=1000)
+    padding: int = Field(ge=0)
+    flip: bool
+    seed: Seed
+
+
+class Tap(Block):
+    module: str
+    grid: int = Field(ge=1, le=64)
+
+
+class Teacher(Block):
+    model: str = Field(pattern=r"^(timm|torchvision):[\w.]+$")
+    weights: str
+    input_size: int = Field(ge=16, le=1024)
+    taps: dict[Name, Tap] = Field(min_length=1)
+
+
+class Cache(Block):
+    dtype: Literal["float16", "float32"]
+    rows_per_shard: int = Field(ge=1)
+
+
+class Head(Block):
+    fit: bool
+    tap: Name
+    inverse_regularisation: list[Annotated[float, Field(gt=0)]] = Field(min_length=1)
+
+
+class SoftTargets(Block):
+    distance: Literal["kl", "rmse"]
+    temperature: float = Field(gt=0, le=100)
+
+
+class Probe(Block):
+    teacher: Name
+    student: str
+    match: Literal["projection", "first_channels"]
+
+
+class Student(Block):
+    model: str = Field(pattern=r"^(fiveconv|torchvision:\w+)$")
+    width: int = Field(ge=2, le=1024, multiple_of=2)
+    input_size: int = Field(ge=8, le=1024)
+
+
+class Training(Block):
+    steps: int = Field(ge=2)
+    batch_size: int = Field(ge=2)
+    learning_rate: float = Field(gt=0, le=10)
+    weight_decay: float = Field(ge=0, le=10)
+    warmup: float = Field(gt=0, lt=1)
+    validations: int = Field(ge=1)
+
+
+class Mode(Block):
+    """How the weights of the three loss terms move over training."""
+
+    alpha: list[Knot] = Field(min_length=1)
+    beta: list[Knot] = Field(min_length=1)
+    gamma: list[Knot] = Field(min_length=1)
+
+    @model_validator(mode="after")
+    def _knots_are_in_order(self) -> "Mode":
+        for term in ("alpha", "beta", "gamma"):
+            times = [t for t, _ in getattr(self, term)]
+            if times != sorted(set(times)):
+                raise ValueError(f"the knots of {term} must have increasing times, not {times}")
+        if not any(value > 0 for term in (self.alpha, self.beta, self.gamma) for _, value in term):
+            raise ValueError("at least one of alpha, beta and gamma must be above 0 somewhere")
+        return self
+
+    @property
+    def reads_labels(self) -> bool:
+        return any(value > 0 for _, value in self.alpha)
+
+    @property
+    def reads_features(self) -> bool:
+        return any(value > 0 for _, value in self.beta)
+
+    @property
+    def reads_logits(self) -> bool:
+        return any(value > 0 for _, value in self.gamma)
+
+
+class Settings(Block):
+    """How a student is trained besides its mode."""
+
+    dropout: Annotated[float, Field(ge=0, lt=1)] = 0.0
+    unlabelled: Annotated[float, Field(ge=0, lt=1)] = 0.0
+
+
+class Group(Block):
+    modes: list[Name]
+    settings: list[Name]
+
+
+class Sweep(Block):
+    """The students to train: in each group every mode x every settings x every seed."""
+
+    seeds: list[Seed] = Field(min_length=1)
+    labels: Group
+    logits: Group
+    features: Group
+    unlabelled: Group
+
+    def groups(self) -> Iterator[tuple[str, Group]]:
+        for name in ("labels", "logits", "features", "unlabelled"):
+            yield name, getattr(self, name)
+
+
+class Runtime(Block):
+    """What changes no number, or none beyond rounding: no DVC stage tracks it."""
+
+    device: str = Field(pattern=r"^(auto|cpu|cuda(:\d+)?)$")
+    threads: int = Field(ge=0)
+
+
+@dataclass(frozen=True)
+class Variant:
+    """One student to train: a mode, the settings besides it, and a seed."""
+
+    mode: str
+    settings: str
+    seed: int
+
+    @property
+    def name(self) -> str:
+        """The name of its files: obedient-plain-0."""
+        return f"{self.mode}-{self.settings}-{self.seed}"
+
+    @property
+    def title(self) -> str:
+        """What a reader of the report calls it, seeds aside: obedient + dropout."""
+        return self.mode if self.settings == PLAIN else f"{self.mode} + {self.settings}"
+
+
+class Params(Block):
+    data: Data
+    views: Views
+    teacher: Teacher
+    cache: Cache
+    head: Head
+    soft_targets: SoftTargets
+    probes: list[Probe]
+    student: Student
+    training: Training
+    modes: dict[Name, Mode]
+    settings: dict[Name, Settings]
+    sweep: Sweep
+    runtime: Runtime
+
+    @model_validator(mode="after")
+    def _names_agree(self) -> "Params":
+        if TEACHER in self.modes:
+            raise ValueError(f"modes.{TEACHER}: this name is the teacher's own, take another")
+        _need(self.head.tap in self.teacher.taps, "head.tap", self.head.tap, self.teacher.taps)
+        for probe in self.probes:
+            known = probe.teacher in self.teacher.taps
+            _need(known, "probes.teacher", probe.teacher, self.teacher.taps)
+        for group_name, group in self.sweep.groups():
+            for mode in group.modes:
+                _need(mode in self.modes, f"sweep.{group_name}.modes", mode, self.modes)
+            for settings in group.settings:
+                _need(
+                    settings in self.settings, f"sweep.{group_name}.settings", settings,
+                    self.settings,
+                )  # fmt: skip
+            for mode in group.modes:
+                for settings in group.settings:
+                    self._needs_its_group(group_name, mode, settings)
+        return self
+
+    def _needs_its_group(self, listed: str, mode_name: str, settings_name: str) -> None:
+        """A group's DVC stages depend on what its students read, so each must be in its own."""
+        mode, settings = self.modes[mode_name], self.settings[settings_name]
+        reads = group_of(mode, settings)
+        if reads != listed:
+            raise ValueError(
+                f"sweep.{listed}: {mode_name} with {settings_name} belongs under sweep.{reads}: "
+                f"sweep.labels is for beta = gamma = 0, sweep.logits for gamma alone, "
+                f"sweep.features for beta, sweep.unlabelled for settings with unlabelled > 0"
+            )
+        if settings.unlabelled and not (mode.reads_features or mode.reads_logits):
+            raise ValueError(
+                f"sweep.{listed}: {mode_name} has no teacher term to learn from unlabelled images"
+            )
+        if settings.unlabelled and not self.data.unlabelled:
+            raise ValueError(
+                f"settings.{settings_name}.unlabelled is above 0 but data.unlabelled is 0"
+            )
+        if mode.reads_features and not self.probes:
+            raise ValueError(f"modes.{mode_name}.beta is above 0 but probes is empty")
+
+    def variants(self) -> list[Variant]:
+        """Every student of the sweep, in the order in which params.yaml lists them."""
+        return [
+            Variant(mode, settings, seed)
+            for _, group in self.sweep.groups()
+            for mode in group.modes
+            for settings in group.settings
+            for seed in self.sweep.seeds
+        ]
+
+
+def group_of(mode: Mode, settings: Settings) -> str:
+    """The group of the sweep that depends on just the files such a student reads."""
+    if settings.unlabelled:
+        return "unlabelled"
+    if mode.reads_features:
+        return "features"
+    return "logits" if mode.reads_logits else "labels"
+
+
+def load_params(path: Path = PARAMS_FILE) -> Params:
+    """Read and check params.yaml; a MenteeError names the key, its value and what is allowed."""
+    try:
+        content = YAML(typ="safe", pure=True).load(path.read_text(encoding="utf-8"))
+    except FileNotFoundError:
+        raise MenteeError(
+            f"{path} is not here: run mentee in the folder that holds params.yaml"
+        ) from None
+    except (YAMLError, UnicodeDecodeError) as error:
+        raise MenteeError(f"{path} is not valid YAML: {' '.join(str(error).split())}") from None
+    try:
+        return Params.model_validate(content)
+    except ValidationError as error:
+        raise MenteeError(f"{path}: {_sentence(error)}") from None
+
+
+def _need(known: bool, key: str, value: str, allowed: dict[str, Any]) -> None:
+    if not known:
+        raise ValueError(f"{key}: {value!r} is not one of {', '.join(allowed)}")
+
+
+def _sentence(error: ValidationError) -> str:
+    """The first thing that is wrong: key, value, what is allowed."""
+    first, *others = error.errors()
+    key = ".".join(str(part) for part in first["loc"])
+    value = first["input"]
+    if first["type"] == "extra_forbidden":
+        text = f"{key}: unknown key; allowed here: {', '.join(_allowed_keys(first['loc']))}"
+    elif first["type"] == "missing":
+        text = f"{key}: this key is missing"
+    elif first["type"] == "value_error":
+        text = f"{key + ': ' if key else ''}{first['ctx']['error']}"
+    else:
+        text = f"{key}: {value!r} is not allowed: {first['msg'][0].lower()}{first['msg'][1:]}"
+    return text + (f" (and {len(others)} more)" if others else "")
+
+
+def _allowed_keys(location: tuple[int | str, ...]) -> list[str]:
+    """The keys that the block around the last part of `location` knows."""
+    block: Any = Params
+    for part in location[:-1]:
+        if isinstance(block, type) and issubclass(block, BaseModel):
+            block = block.model_fields[str(part)].annotation
+        else:  # dict[Name, Block] and list[Block]
+            block = block.__args__[-1]
+    return list(block.model_fields)

@@ -1,0 +1,75 @@
+"""Progress for every loop that lasts: a bar on a terminal, plain lines elsewhere."""
+
+import sys
+import time
+from collections.abc import Iterable, Iterator
+from types import TracebackType
+from typing import TYPE_CHECKING, TypeVar
+
+if TYPE_CHECKING:  # imported where a bar is drawn, and nowhere else
+    from rich import progress as rich
+
+Item = TypeVar("Item")
+
+PLAIN_INTERVAL = 5.0  # seconds between plain lines; the first comes after as long
+
+
+def say(text: str) -> None:
+    """Print one line of a stage's story, at once also through a pipe."""
+    print(text, flush=True)
+
+
+class Progress:
+    """How much of `total` is done and how long the rest will take, while the context lasts."""
+
+    def __init__(self, what: str, total: int):
+        self.what, self.total, self.done = what, total, 0
+        self._start = self._last = time.monotonic()
+        self._bar = _bar() if sys.stdout.isatty() and total else None
+
+    def __enter__(self) -> "Progress":
+        if self._bar:
+            self._bar.start()
+            self._task = self._bar.add_task(self.what, total=self.total)
+        return self
+
+    def __exit__(
+        self, kind: type | None, error: BaseException | None, trace: TracebackType | None
+    ) -> None:
+        if self._bar:
+            self._bar.stop()
+
+    def advance(self, count: int = 1) -> None:
+        self.done += count
+        if self._bar:
+            self._bar.advance(self._task, count)
+            return
+        now = time.monotonic()
+        took = now - self._start
+        if self.done >= self.total and took >= PLAIN_INTERVAL:
+            say(f"{self.what}: {self.done}/{self.total} in {took:.0f} s")
+        elif now - self._last >= PLAIN_INTERVAL:
+            left = took / self.done * (self.total - self.done)
+            say(f"{self.what}: {self.done}/{self.total}, ETA {left:.0f} s")
+            self._last = now
+
+
+def track(items: Iterable[Item], what: str, total: int) -> Iterator[Item]:
+    """Yield `items`, showing the progress of the loop over them."""
+    with Progress(what, total) as progress:
+        for item in items:
+            yield item
+            progress.advance()
+
+
+def _bar() -> "rich.Progress":
+    from rich import progress as rich
+
+    return rich.Progress(
+        rich.TextColumn("{task.description}"),
+        rich.BarColumn(),
+        rich.MofNCompleteColumn(),
+        rich.TimeElapsedColumn(),
+        rich.TextColumn("ETA"),
+        rich.TimeRemainingColumn(),
+    )

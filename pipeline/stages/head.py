@@ -1,0 +1,94 @@
+"""head: the teacher's penultimate features -> logits over the task's own classes, without it."""
+
+import hashlib
+from pathlib import Path
+
+import numpy as np
+
+from pipeline.cache import schema
+from pipeline.cache.reader import Kind
+from pipeline.cache.shard import write_shard
+from pipeline.cache.writer import link_or_copy, replaced_whole
+from pipeline.errors import MenteeError
+from pipeline.files import write_json
+from pipeline.heads import LinearHead, fit_head
+from pipeline.lessons import CACHE, open_kind
+from pipeline.metrics import score
+from pipeline.params import Params
+from pipeline.prepared import PREPARED_FILE, SPLITS, Split, read_split
+from pipeline.progress import say, track
+
+HEAD_FILE = Path("metrics/head.json")
+
+
+def head(params: Params) -> None:
+    splits = {name: read_split(PREPARED_FILE, name) for name in SPLITS}
+    if params.head.fit:
+        chosen = fit(params, splits["labelled"], splits["validation"])
+        for split in track(splits.values(), "head's logits", len(splits)):
+            write_task_logits(params, split, chosen)
+    else:
+        for split in splits.values():
+            take_over_logits(split)
+    validation = splits["validation"]
+    logits = open_kind(CACHE, validation, schema.TASK_LOGITS).view(0)
+    scores = score(logits, validation.labels)
+    fitted = {"inverse_regularisation": chosen.inverse_regularisation} if params.head.fit else {}
+    write_json(HEAD_FILE, {"validation": scores, **fitted})
+    say(f"teacher's validation accuracy {scores['accuracy']:.1%}, nll {scores['nll']:.3f}")
+
+
+def fit(params: Params, labelled: Split, validation: Split) -> LinearHead:
+    """A head from every view of the labelled split; validation chooses its regularisation."""
+    kind = schema.features_kind(params.head.tap)
+    seen = open_kind(CACHE, labelled, kind)
+    if len(seen.shape) != 1:
+        raise MenteeError(f"head.tap: {params.head.tap!r} is a map {seen.shape}: set its grid to 1")
+    features = np.concatenate([seen.view(view) for view in range(seen.views)])
+    labels = np.tile(labelled.labels, seen.views)
+    plain = open_kind(CACHE, validation, kind).view(0)
+    strengths = params.head.inverse_regularisation
+    mean, std = seen.statistics()
+    return fit_head(features, labels, plain, validation.labels, mean, std, strengths)
+
+
+def write_task_logits(params: Params, split: Split, chosen: LinearHead) -> None:
+    """The head's logits for every view of a split, in shards beside the features."""
+    if not len(split):
+        (CACHE / split.name / schema.TASK_LOGITS).mkdir(parents=True, exist_ok=True)
+        return
+    features = open_kind(CACHE, split, schema.features_kind(params.head.tap))
+    dtype = np.dtype(params.cache.dtype).newbyteorder("<")
+    digest = hashlib.sha256(chosen.weight.tobytes() + chosen.bias.tobytes()).hexdigest()
+    spec = {
+        **features.spec,
+        "head": {
+            "features": features.fingerprint,
+            "inverse_regularisation": chosen.inverse_regularisation,
+            "sha256": digest,
+        },
+        "kinds": {
+            schema.TASK_LOGITS: {"dtype": params.cache.dtype, "shape": [len(split.class_names)]}
+        },
+    }
+    with replaced_whole(CACHE / split.name / schema.TASK_LOGITS) as fresh:
+        for shard in features.shards():
+            logits = chosen.logits(shard.arrays[schema.VALUES]).astype(dtype)
+            write_shard(shard.place.path(fresh), {schema.VALUES: logits}, spec, shard.place)
+
+
+def take_over_logits(split: Split) -> None:
+    """A teacher that already speaks the task's classes: its own logits, the very same files."""
+    folder = CACHE / split.name
+    if not len(split):
+        (folder / schema.TASK_LOGITS).mkdir(parents=True, exist_ok=True)
+        return
+    logits: Kind = open_kind(CACHE, split, schema.LOGITS)
+    if logits.shape != (len(split.class_names),):
+        raise MenteeError(
+            f"head.fit: the teacher speaks {logits.shape[0]} classes, the task has "
+            f"{len(split.class_names)}: set head.fit to true"
+        )
+    with replaced_whole(folder / schema.TASK_LOGITS) as fresh:
+        for shard in logits.shards():
+            link_or_copy(shard.path, shard.place.path(fresh))

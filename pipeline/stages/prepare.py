@@ -1,0 +1,81 @@
+"""prepare: images from wherever they are -> one HDF5 file with four splits."""
+
+from pathlib import Path
+
+import numpy as np
+
+from pipeline.datasets import Dataset, load_dataset
+from pipeline.errors import MenteeError
+from pipeline.params import Data, Params
+from pipeline.prepared import NO_LABEL, PREPARED_FILE, Split, write_prepared
+from pipeline.progress import say
+
+RAW = Path("data/raw")
+
+
+def prepare(params: Params) -> None:
+    dataset = load_dataset(params.data, RAW)
+    rows = draw_splits(dataset, params.data)
+    splits = []
+    for name, chosen in rows.items():
+        labels = dataset.labels[chosen]
+        if name == "unlabelled":
+            labels = np.full_like(labels, NO_LABEL)  # nobody downstream can peek
+        ids = tuple(dataset.ids[row] for row in chosen)
+        splits.append(Split(name, dataset.images[chosen], labels, ids, dataset.class_names))
+    write_prepared(PREPARED_FILE, splits)
+    counts = ", ".join(f"{len(split)} {split.name}" for split in splits)
+    say(f"{PREPARED_FILE}: {len(dataset.class_names)} classes; {counts} images")
+
+
+def draw_splits(dataset: Dataset, data: Data) -> dict[str, np.ndarray]:
+    """Row numbers of each split: disjoint, stratified by class, drawn by `data.seed`.
+
+    Every class is shuffled once. Validation takes from its front, labelled follows, unlabelled
+    takes from its back: a larger budget of labels only adds images, and changes no other split.
+    """
+    generator = np.random.default_rng(data.seed)
+    classes = range(len(dataset.class_names))
+    shuffled = [generator.permutation(np.flatnonzero(dataset.labels == c)) for c in classes]
+    official = dataset.is_test.any()
+    if official:
+        test_pools = [rows[dataset.is_test[rows]] for rows in shuffled]
+        pools = [rows[~dataset.is_test[rows]] for rows in shuffled]
+        tested = data.test or sum(map(len, test_pools))
+    else:
+        test_pools = pools = shuffled
+        tested = data.test or sum(map(len, pools)) // 5
+    test, left = _take(test_pools, tested, "test")
+    validation, pools = _take(pools if official else left, data.validation, "validation")
+    for name, rows in zip(dataset.class_names, pools, strict=True):
+        if len(rows) < data.labelled_per_class:
+            raise MenteeError(
+                f"data.labelled_per_class: {data.labelled_per_class} is more than the {len(rows)} "
+                f"images of class {name!r} that test and validation leave"
+            )
+    labelled = [rows[: data.labelled_per_class] for rows in pools]
+    rest = [rows[data.labelled_per_class :][::-1] for rows in pools]
+    unlabelled, _ = _take(rest, data.unlabelled, "unlabelled")
+    parts = {
+        "labelled": labelled, "unlabelled": unlabelled, "validation": validation, "test": test,
+    }  # fmt: skip
+    return {name: np.sort(np.concatenate(rows)) for name, rows in parts.items()}
+
+
+def _take(
+    pools: list[np.ndarray], count: int, split: str
+) -> tuple[list[np.ndarray], list[np.ndarray]]:
+    """The first rows of every class, `count` in all in proportion to the classes, and the rest."""
+    sizes = np.array([len(rows) for rows in pools])
+    if count > sizes.sum():
+        raise MenteeError(
+            f"data.{split}: {count} images are asked for, but only {sizes.sum()} are left for it"
+        )
+    shares = sizes * (count / max(sizes.sum(), 1))
+    counts = np.floor(shares).astype(int)
+    # Largest remainders first; ties go to the class that comes first.
+    short = np.argsort(counts - shares, kind="stable")[: count - counts.sum()]
+    counts[short] += 1
+    taken = [rows[:n] for rows, n in zip(pools, counts, strict=True)]
+    left = [rows[n:] for rows, n in zip(pools, counts, strict=True)]
+    return taken, left

