@@ -97,7 +97,8 @@ def train(mode: str, settings: str, seed: int) -> None:
 
     Example: mentee train obedient --settings unlabelled --seed 1
     """
-    from pipeline.params import Variant, load_params
+    from pipeline.params import load_params
+    from pipeline.variants import Variant
 
     params = load_params()
     from pipeline.stages.train import train
@@ -116,7 +117,8 @@ def evaluate(mode: str, settings: str, seed: int) -> None:
 
     Example: mentee evaluate obedient --seed 1
     """
-    from pipeline.params import TEACHER, Variant, load_params
+    from pipeline.params import load_params
+    from pipeline.variants import TEACHER, Variant
 
     params = load_params()
     from pipeline.stages.evaluate import evaluate, evaluate_teacher

@@ -1,7 +1,6 @@
 """params.yaml as typed, frozen objects: everything a user may turn, checked before any work."""
 
 from collections.abc import Iterator
-from dataclasses import dataclass
 from pathlib import Path
 from typing import Annotated, Any, Literal
 
@@ -10,10 +9,9 @@ from ruamel.yaml import YAML
 from ruamel.yaml.error import YAMLError
 
 from pipeline.errors import MenteeError
+from pipeline.variants import TEACHER, Variant
 
 PARAMS_FILE = Path("params.yaml")
-TEACHER = "teacher"  # what `mentee evaluate` and the report call the teacher with its head
-PLAIN = "plain"  # the settings that go without saying
 
 Name = Annotated[str, Field(pattern=r"^[a-z][a-z0-9_]*$")]
 Fraction = Annotated[float, Field(ge=0, le=1)]
@@ -156,25 +154,6 @@ class Runtime(Block):
 
     device: str = Field(pattern=r"^(auto|cpu|cuda(:\d+)?)$")
     threads: int = Field(ge=0)
-
-
-@dataclass(frozen=True)
-class Variant:
-    """One student to train: a mode, the settings besides it, and a seed."""
-
-    mode: str
-    settings: str
-    seed: int
-
-    @property
-    def name(self) -> str:
-        """The name of its files: obedient-plain-0."""
-        return f"{self.mode}-{self.settings}-{self.seed}"
-
-    @property
-    def title(self) -> str:
-        """What a reader of the report calls it, seeds aside: obedient + dropout."""
-        return self.mode if self.settings == PLAIN else f"{self.mode} + {self.settings}"
 
 
 class Params(Block):

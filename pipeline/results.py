@@ -9,7 +9,8 @@ from typing import Any
 
 from pipeline.errors import MenteeError
 from pipeline.files import read_json
-from pipeline.params import TEACHER, Params, Variant, group_of
+from pipeline.params import Params, group_of
+from pipeline.variants import TEACHER, Variant
 
 METRICS = Path("metrics")
 STUDENTS = Path("students")

@@ -51,7 +51,7 @@ def fit(
             optimizer.step()
             schedule.step()
             if step in heard:
-                told = {name: float(term) for name, term in terms.items()}
+                told = {name: term.item() for name, term in terms.items()}
                 _check_finite(told, step)
                 listen(step, told, predict_logits(student, validation.images, compute))
 

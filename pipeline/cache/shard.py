@@ -57,7 +57,7 @@ def write_shard(
 
 
 def _write_aligned(file: h5py.File, name: str, array: np.ndarray) -> None:
-    """HDF5 aligns only what is at least as large as the threshold: pad the space, not the data."""
+    """A contiguous data set without a date; the file aligns it if it fills a page."""
     layout = h5py.h5p.create(h5py.h5p.DATASET_CREATE)
     layout.set_layout(h5py.h5d.CONTIGUOUS)
     layout.set_alloc_time(h5py.h5d.ALLOC_TIME_EARLY)

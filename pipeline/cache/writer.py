@@ -39,6 +39,8 @@ class Scratch:
                 raise MenteeError(
                     f"another dump is writing to {self.root}: wait for it to end, or stop it"
                 ) from None
+            for leftover in self.root.rglob("*.partial"):  # of a dump that was killed
+                leftover.unlink()
             yield
 
     def folder(self, spec: dict[str, Any], kind: str) -> Path:

@@ -10,12 +10,13 @@ from pipeline.files import read_json, write_json
 from pipeline.latency import latency
 from pipeline.lessons import CACHE, open_kind
 from pipeline.metrics import score
-from pipeline.params import Params, Variant
+from pipeline.params import Params
 from pipeline.prepared import PREPARED_FILE, read_split
 from pipeline.progress import say
 from pipeline.stages.train import STUDENTS
 from pipeline.students import load_student
 from pipeline.training import predict_logits
+from pipeline.variants import Variant
 
 METRICS = Path("metrics")
 DUMP_RUN = Path("runs/dump.json")

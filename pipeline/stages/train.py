@@ -11,11 +11,12 @@ from pipeline.lessons import Lessons, Mixture, lone_lessons, mentored_lessons
 from pipeline.mentoring.objective import Objective, Pair
 from pipeline.mentoring.probes import Probe
 from pipeline.metrics import score
-from pipeline.params import Mode, Params, Settings, Variant
+from pipeline.params import Mode, Params, Settings
 from pipeline.prepared import PREPARED_FILE, Split, read_split
 from pipeline.progress import say
 from pipeline.students import Card, Student, save_student
 from pipeline.training import fit
+from pipeline.variants import Variant
 
 STUDENTS = Path("students")
 
