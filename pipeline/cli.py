@@ -22,7 +22,7 @@ class Commands(click.Group):
         except OSError as error:
             click.echo(f"error: {error.filename or 'input/output'}: {error.strerror}", err=True)
         except KeyboardInterrupt:
-            click.echo("error: interrupted; finished shards are kept, run it again", err=True)
+            click.echo("error: interrupted; run it again, a dump goes on where it was", err=True)
         sys.exit(1)
 
 

@@ -2,7 +2,7 @@
 
 from pathlib import Path
 
-from conftest import edit_params, repro, shell
+from projects import edit_params, repro, shell
 
 STUDENTS = {
     "labels@independent-plain-0",

@@ -8,8 +8,8 @@ from pathlib import Path
 
 import numpy as np
 import pytest
-from conftest import edit_params, shell
 from PIL import Image
+from projects import edit_params, shell
 from sklearn.datasets import load_digits
 
 STUDENTS = ("independent-plain-0", "soft-plain-0", "obedient-plain-0", "obedient-unlabelled-0")
