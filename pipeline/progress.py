@@ -11,7 +11,9 @@ if TYPE_CHECKING:  # imported where a bar is drawn, and nowhere else
 
 Item = TypeVar("Item")
 
-PLAIN_INTERVAL = 5.0  # seconds between plain lines; the first comes after as long
+BAR_DELAY = 0.5  # seconds before a bar appears: a quick loop draws none
+PLAIN_INTERVAL = 2.0  # seconds to the first plain line; the gaps grow with the time taken
+PLAIN_LONGEST = 30.0  # seconds between plain lines at most
 
 
 def say(text: str) -> None:
@@ -29,7 +31,6 @@ class Progress:
 
     def __enter__(self) -> "Progress":
         if self._bar:
-            self._bar.start()
             self._task = self._bar.add_task(self.what, total=self.total)
         return self
 
@@ -41,14 +42,16 @@ class Progress:
 
     def advance(self, count: int = 1) -> None:
         self.done += count
+        now = time.monotonic()
         if self._bar:
             self._bar.advance(self._task, count)
+            if now - self._start > BAR_DELAY:
+                self._bar.start()
             return
-        now = time.monotonic()
         took = now - self._start
         if self.done >= self.total and took >= PLAIN_INTERVAL:
             say(f"{self.what}: {self.done}/{self.total} in {took:.0f} s")
-        elif now - self._last >= PLAIN_INTERVAL:
+        elif now - self._last >= min(max(PLAIN_INTERVAL, took / 5), PLAIN_LONGEST):
             left = took / self.done * (self.total - self.done)
             say(f"{self.what}: {self.done}/{self.total}, ETA {left:.0f} s")
             self._last = now

@@ -16,6 +16,7 @@ from pipeline.students import Student
 from pipeline.taps import tapped
 from pipeline.views import replay
 
+PREDICT_BATCH = 250
 # What is told now and then: step, the weighed terms of the loss, the validation logits.
 Listener = Callable[[int, dict[str, float], np.ndarray], None]
 
@@ -67,15 +68,19 @@ def _check_finite(terms: dict[str, float], step: int) -> None:
 
 @torch.inference_mode()
 def predict_logits(
-    student: Student, images: np.ndarray, compute: Compute, batch_size: int = 250
+    student: Student, images: np.ndarray, compute: Compute, what: str | None = None
 ) -> np.ndarray:
-    """Logits float32 `(n, classes)` of plain images uint8 `(n, H, W, 3)`; sets eval mode."""
+    """Logits float32 `(n, classes)` of plain images uint8 `(n, H, W, 3)`; sets eval mode.
+
+    Shows progress under the name `what`, if there is one.
+    """
     student.eval()
     height, width = images.shape[1:3]
     plain = torch.tensor([0, 0, height, width, 0], device=compute.device)
+    starts = range(0, len(images), PREDICT_BATCH)
     out = []
-    for start in range(0, len(images), batch_size):
-        part = torch.from_numpy(images[start : start + batch_size]).to(compute.device)
+    for start in track(starts, what, len(starts)) if what else starts:
+        part = torch.from_numpy(images[start : start + PREDICT_BATCH]).to(compute.device)
         pictures = replay(part, plain.expand(len(part), -1), student.card.input_size)
         with compute.autocast():
             out.append(student(pictures).float().cpu())

@@ -29,7 +29,8 @@ def evaluate(params: Params, variant: Variant) -> None:
     scores = {}
     for name in ("validation", "test"):
         split = read_split(PREPARED_FILE, name)
-        scores[name] = score(predict_logits(student, split.images, compute), split.labels)
+        logits = predict_logits(student, split.images, compute, f"answers to {name}")
+        scores[name] = score(logits, split.labels)
 
     @torch.inference_mode()
     def answer(pictures: torch.Tensor) -> torch.Tensor:

@@ -17,7 +17,7 @@ def predict(folder: Path, pictures: list[Path], runtime: Runtime) -> list[tuple[
     compute = choose_compute(runtime)
     student = load_student(folder).to(compute.device)
     images = np.stack([read_picture(path, student.card.image_size) for path in pictures])
-    logits = torch.from_numpy(predict_logits(student, images, compute))
+    logits = torch.from_numpy(predict_logits(student, images, compute, "answers"))
     confidence, label = logits.softmax(1).max(1)
     names = [student.card.class_names[number] for number in label.tolist()]
     return list(zip(pictures, names, confidence.tolist(), strict=True))
