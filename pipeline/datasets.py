@@ -6,7 +6,7 @@ from dataclasses import dataclass
 from pathlib import Path
 
 import numpy as np
-from PIL import Image, ImageOps, UnidentifiedImageError
+from PIL import Image, ImageOps
 
 from pipeline.cifar10 import CLASS_NAMES as CIFAR10_CLASSES
 from pipeline.cifar10 import read_cifar10
@@ -69,9 +69,10 @@ def read_picture(path: Path, size: int) -> np.ndarray:
             return to_square(picture, size)
     except FileNotFoundError:
         raise MenteeError(f"{path}: there is no such file") from None
-    except (OSError, SyntaxError, ValueError, UnidentifiedImageError) as error:
+    except (OSError, SyntaxError, ValueError, Image.DecompressionBombError) as error:
+        reason = " ".join(str(error).split())
         raise MenteeError(
-            f"{path}: not a readable image ({error}); repair or remove this file"
+            f"{path}: not a readable image ({reason}); repair or remove this file"
         ) from None
 
 
@@ -127,9 +128,10 @@ def _torchvision_split(kind: Callable, raw: Path, train: bool) -> Sequence:
     try:
         return kind(str(raw), download=True, **which)
     except (OSError, RuntimeError, ValueError, TypeError) as error:
+        reason = " ".join(str(error).split())
         raise MenteeError(
             f"data.source: torchvision could not read {kind.__name__} from {raw} nor download it "
-            f"({error})"
+            f"({reason})"
         ) from None
 
 

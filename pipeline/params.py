@@ -4,7 +4,7 @@ from collections.abc import Iterator
 from pathlib import Path
 from typing import Annotated, Any, Literal
 
-from pydantic import BaseModel, ConfigDict, Field, ValidationError, model_validator
+from pydantic import AfterValidator, BaseModel, ConfigDict, Field, ValidationError, model_validator
 from ruamel.yaml import YAML
 from ruamel.yaml.error import YAMLError
 
@@ -130,15 +130,21 @@ class Settings(Block):
     unlabelled: Annotated[float, Field(ge=0, lt=1)] = 0.0
 
 
+def _once(items: list[Any]) -> list[Any]:
+    if len(set(items)) < len(items):
+        raise ValueError(f"each may be listed once only, not {items}")
+    return items
+
+
 class Group(Block):
-    modes: list[Name]
-    settings: list[Name]
+    modes: Annotated[list[Name], AfterValidator(_once)]
+    settings: Annotated[list[Name], AfterValidator(_once)]
 
 
 class Sweep(Block):
     """The students to train: in each group every mode x every settings x every seed."""
 
-    seeds: list[Seed] = Field(min_length=1)
+    seeds: Annotated[list[Seed], Field(min_length=1), AfterValidator(_once)]
     labels: Group
     logits: Group
     features: Group
@@ -175,6 +181,11 @@ class Params(Block):
     def _names_agree(self) -> "Params":
         if TEACHER in self.modes:
             raise ValueError(f"modes.{TEACHER}: this name is the teacher's own, take another")
+        if self.views.padding >= self.data.image_size:
+            raise ValueError(
+                f"views.padding: {self.views.padding} is not allowed: must be less than "
+                f"data.image_size, {self.data.image_size}"
+            )
         _need(self.head.tap in self.teacher.taps, "head.tap", self.head.tap, self.teacher.taps)
         for probe in self.probes:
             known = probe.teacher in self.teacher.taps
@@ -258,6 +269,8 @@ def _sentence(error: ValidationError) -> str:
     """The first thing that is wrong: key, value, what is allowed."""
     first, *others = error.errors()
     key = ".".join(str(part) for part in first["loc"])
+    if first["type"] == "model_type" and not key:
+        return f"the file must hold keys with values: {', '.join(Params.model_fields)}"
     value = first["input"]
     if first["type"] == "extra_forbidden":
         text = f"{key}: unknown key; allowed here: {', '.join(_allowed_keys(first['loc']))}"

@@ -114,9 +114,15 @@ def _build(card: Card) -> nn.Module:
     else:
         import torchvision
 
-        if name not in torchvision.models.list_models(module=torchvision.models):
-            raise MenteeError(f"student.model: torchvision.models has no {name!r}")
-        network = torchvision.models.get_model(name, weights=None, num_classes=classes)
+        if library != "torchvision" or name not in torchvision.models.list_models(
+            module=torchvision.models
+        ):
+            raise MenteeError(
+                f"student.model: {card.model!r} is neither fiveconv nor in torchvision.models"
+            )
+        # The Inception family answers with a tuple while it trains, unless told not to.
+        plain = {"aux_logits": False} if name in ("googlenet", "inception_v3") else {}
+        network = torchvision.models.get_model(name, weights=None, num_classes=classes, **plain)
         _set_dropout(network, name, card.dropout)
     return network.to(memory_format=torch.channels_last)
 
@@ -154,7 +160,9 @@ def load_student(folder: Path) -> Student:
         raise MenteeError(
             f"{folder} holds no student: run `mentee train`, or name a folder with {CARD_FILE}"
         ) from None
-    except (KeyError, TypeError, ValueError, RuntimeError, SafetensorError) as error:
+    except (
+        AttributeError, KeyError, TypeError, ValueError, RuntimeError, SafetensorError,
+    ) as error:  # fmt: skip
         reason = " ".join(str(error).split())[:200]
         raise MenteeError(f"{folder} holds a damaged student ({reason}): train it again") from None
     return student.eval()

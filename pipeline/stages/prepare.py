@@ -32,7 +32,8 @@ def draw_splits(dataset: Dataset, data: Data) -> dict[str, np.ndarray]:
     """Row numbers of each split: disjoint, stratified by class, drawn by `data.seed`.
 
     Every class is shuffled once. Validation takes from its front, labelled follows, unlabelled
-    takes from its back: a larger budget of labels only adds images, and changes no other split.
+    takes from its back: a larger budget of labels keeps every image of a smaller one and
+    leaves validation and test as they are.
     """
     generator = np.random.default_rng(data.seed)
     classes = range(len(dataset.class_names))

@@ -1,0 +1,76 @@
+"""Accuracy, likelihood and calibration against numbers on paper."""
+
+import math
+
+import numpy as np
+import pytest
+
+from pipeline.metrics import CALIBRATION_BINS, calibration_error, score
+
+
+def logits_of(probabilities: list[list[float]]) -> np.ndarray:
+    return np.log(np.array(probabilities))
+
+
+def test_accuracy_is_the_share_of_right_answers() -> None:
+    answers = logits_of([[0.7, 0.2, 0.1], [0.1, 0.6, 0.3], [0.2, 0.3, 0.5], [0.4, 0.3, 0.3]])
+    assert score(answers, np.array([0, 1, 2, 1]))["accuracy"] == 0.75
+    assert score(answers, np.array([2, 2, 0, 1]))["accuracy"] == 0.0
+
+
+def test_nll_is_the_mean_of_minus_the_logs_of_the_true_classes_probabilities() -> None:
+    answers = logits_of([[0.7, 0.2, 0.1], [0.1, 0.6, 0.3]])
+    by_hand = -(math.log(0.7) + math.log(0.3)) / 2
+    assert score(answers, np.array([0, 2]))["nll"] == pytest.approx(by_hand)
+
+
+def test_logits_need_not_be_normalised() -> None:
+    labels = np.array([0, 2])
+    answers = logits_of([[0.7, 0.2, 0.1], [0.1, 0.6, 0.3]])
+    assert score(answers + 50.0, labels) == pytest.approx(score(answers, labels))
+
+
+def test_ece_weighs_the_gap_of_every_bin_by_its_samples() -> None:
+    # Two bins: at 0.9 confidence 1 of 2 is right, at 0.6 two of two.
+    answers = logits_of([[0.9, 0.1], [0.1, 0.9], [0.6, 0.4], [0.4, 0.6]])
+    by_hand = 2 / 4 * abs(1 / 2 - 0.9) + 2 / 4 * abs(1 - 0.6)
+    assert score(answers, np.array([0, 0, 0, 1]))["ece"] == pytest.approx(by_hand)
+
+
+def test_gaps_of_one_bin_cancel_and_gaps_of_two_do_not() -> None:
+    confidence = np.array([0.75, 0.75, 0.75, 0.75])
+    assert calibration_error(confidence, np.array([1, 1, 1, 0])) == pytest.approx(0)
+    apart = np.array([0.75, 0.75, 0.95, 0.95])
+    by_hand = 2 / 4 * (1 - 0.75) + 2 / 4 * abs(1 / 2 - 0.95)
+    assert calibration_error(apart, np.array([1, 1, 1, 0])) == pytest.approx(by_hand)
+
+
+def test_the_bins_are_fifteen_and_of_equal_width() -> None:
+    """Two confidences of one bin share their accuracy, two of neighbouring bins do not."""
+    assert CALIBRATION_BINS == 15
+    right = np.array([1, 0])
+    one_bin = np.array([10.1, 10.9]) / 15
+    assert calibration_error(one_bin, right) == pytest.approx(abs(0.5 - 10.5 / 15))
+    two_bins = np.array([10.9, 11.1]) / 15
+    by_hand = (1 - 10.9 / 15) / 2 + (11.1 / 15) / 2
+    assert calibration_error(two_bins, right) == pytest.approx(by_hand)
+
+
+def test_answers_that_are_as_often_right_as_they_are_sure_have_no_calibration_error() -> None:
+    """At 0.75 three of four are right, at 0.9 nine of ten, at 1 all."""
+    answers = logits_of([[0.75, 0.25]] * 4 + [[0.9, 0.1]] * 10 + [[1 - 1e-12, 1e-12]] * 5)
+    labels = np.array([0, 0, 0, 1] + [0] * 9 + [1] + [0] * 5)
+    assert score(answers, labels)["ece"] == pytest.approx(0, abs=1e-9)
+
+
+def test_answers_that_are_sure_and_wrong_have_the_whole_calibration_error() -> None:
+    assert score(np.array([[100.0, 0.0]] * 3), np.array([1, 1, 1]))["ece"] == pytest.approx(1)
+
+
+@pytest.mark.parametrize("kind", [np.float16, np.float32])
+def test_extreme_logits_give_finite_scores(kind: type) -> None:
+    answers = np.array([[6e4, -6e4, 0], [0, 0, 0], [-6e4, -6e4, -6e4]], dtype=kind)
+    scores = score(answers, np.array([1, 2, 0]))
+    assert all(math.isfinite(value) for value in scores.values())
+    gap = float(answers[0, 0]) - float(answers[0, 1])
+    assert scores["nll"] == pytest.approx((gap + 2 * math.log(3)) / 3)
