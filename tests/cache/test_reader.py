@@ -1,0 +1,163 @@
+"""Reading a kind of a cache: any rows of any views, and what is said of an incomplete one."""
+
+import shutil
+from pathlib import Path
+from tempfile import TemporaryDirectory
+from typing import Any
+
+import numpy as np
+import pytest
+from hypothesis import given, settings
+from hypothesis import strategies as st
+
+from pipeline.cache.reader import Kind
+from pipeline.cache.schema import places
+from pipeline.cache.shard import write_shard
+from pipeline.errors import MenteeError
+
+
+def spec(rows: int, rows_per_shard: int, views: int, **more: Any) -> dict[str, Any]:
+    return {"rows": rows, "rows_per_shard": rows_per_shard, "views": {"count": views}, **more}
+
+
+def write_kind(folder: Path, arrays: dict[str, np.ndarray], rows_per_shard: int) -> None:
+    """All shards of arrays `(views, rows, ...)`."""
+    views, rows = next(iter(arrays.values())).shape[:2]
+    content = spec(rows, rows_per_shard, views)
+    for place in places(content):
+        part = {name: array[place.view, place.start : place.stop] for name, array in arrays.items()}
+        write_shard(place.path(folder), part, content, place)
+
+
+def numbers(views: int, rows: int, *shape: int) -> np.ndarray:
+    values = np.random.default_rng(0).normal(3, 2, size=(views, rows, *shape))
+    return values.astype("<f4")
+
+
+@pytest.fixture
+def folder(tmp_path: Path) -> Path:
+    """Two views of eleven rows in parts of four."""
+    write_kind(tmp_path / "logits", {"values": numbers(2, 11, 5)}, rows_per_shard=4)
+    return tmp_path / "logits"
+
+
+def refusal(folder: Path) -> str:
+    with pytest.raises(MenteeError) as caught:
+        Kind(folder)
+    text = str(caught.value)
+    assert len(text.splitlines()) == 1
+    return text
+
+
+@settings(deadline=None, max_examples=25)
+@given(data=st.data())
+def test_gathering_is_indexing_in_any_order(data: st.DataObject) -> None:
+    views, rows = data.draw(st.integers(1, 3)), data.draw(st.integers(1, 11))
+    shape = data.draw(st.sampled_from([(4,), (3, 2, 2), ()]))
+    values = numbers(views, rows, *shape)
+    pixels = np.arange(views * rows, dtype="<u8").reshape(views, rows)
+    place = st.tuples(st.integers(0, views - 1), st.integers(0, rows - 1))
+    asked = np.array(data.draw(st.lists(place, max_size=40)), dtype=np.int64).reshape(-1, 2)
+    with TemporaryDirectory() as name:
+        arrays = {"values": values, "pixels": pixels}
+        write_kind(Path(name), arrays, data.draw(st.integers(1, 12)))
+        kind = Kind(Path(name))
+        assert (kind.views, kind.rows, kind.shape) == (views, rows, shape)
+        for array, expected in arrays.items():
+            got = kind.gather(asked[:, 0], asked[:, 1], array)
+            assert got.dtype == expected.dtype
+            np.testing.assert_array_equal(got, expected[asked[:, 0], asked[:, 1]])
+
+
+def test_a_view_is_all_its_rows_in_order(folder: Path) -> None:
+    kind = Kind(folder)
+    for view in range(2):
+        np.testing.assert_array_equal(kind.view(view), numbers(2, 11, 5)[view])
+
+
+@pytest.mark.parametrize("view", [-1, 2])
+def test_a_view_that_is_not_there_is_refused(folder: Path, view: int) -> None:
+    with pytest.raises(MenteeError, match=f"has views 0 to 1, not {view}"):
+        Kind(folder).view(view)
+
+
+def test_shards_come_view_by_view(folder: Path) -> None:
+    places_seen = [(shard.place.view, shard.place.start) for shard in Kind(folder).shards()]
+    assert places_seen == [(0, 0), (0, 4), (0, 8), (1, 0), (1, 4), (1, 8)]
+
+
+@pytest.mark.parametrize("missing", ["v000/p00001.h5", "v000/p00002.h5", "v001/p00000.h5"])
+def test_a_missing_part_is_named(folder: Path, missing: str) -> None:
+    (folder / missing).unlink()
+    assert f"{folder / missing} is missing" in refusal(folder)
+
+
+def test_a_missing_view_in_the_middle_is_named(tmp_path: Path) -> None:
+    write_kind(tmp_path, {"values": numbers(3, 4, 5)}, rows_per_shard=4)
+    shutil.rmtree(tmp_path / "v001")
+    assert f"{tmp_path / 'v001' / 'p00000.h5'} is missing" in refusal(tmp_path)
+
+
+def test_a_shard_of_another_dump_is_named(folder: Path) -> None:
+    place = list(places(spec(11, 4, 2)))[4]
+    other = spec(11, 4, 2, teacher="another")
+    path = place.path(folder)
+    write_shard(path, {"values": numbers(2, 11, 5)[1, 4:8]}, other, place)
+    assert f"{path} is of another dump than" in refusal(folder)
+
+
+@pytest.mark.parametrize("copied", ["v000/p00000.h5", "v001/p00001.h5"])
+def test_a_shard_under_another_shards_name_is_named(folder: Path, copied: str) -> None:
+    """A whole view lost this way must not look like a cache of fewer views."""
+    shutil.copy(folder / copied, folder / "v001" / "p00002.h5")
+    assert "v001/p00002.h5" in refusal(folder)
+
+
+def test_a_last_view_that_was_overwritten_with_another_is_named(tmp_path: Path) -> None:
+    write_kind(tmp_path, {"values": numbers(2, 4, 5)}, rows_per_shard=4)
+    shutil.copy(tmp_path / "v000" / "p00000.h5", tmp_path / "v001" / "p00000.h5")
+    assert "v001/p00000.h5" in refusal(tmp_path)
+
+
+@pytest.mark.parametrize("exists", [True, False])
+def test_an_empty_folder_says_what_to_run(tmp_path: Path, exists: bool) -> None:
+    folder = tmp_path / "logits"
+    if exists:
+        folder.mkdir()
+    text = refusal(folder)
+    assert f"{folder} holds no shards" in text
+    assert "mentee dump" in text
+
+
+def test_a_damaged_shard_is_named(folder: Path) -> None:
+    path = folder / "v001" / "p00000.h5"
+    path.write_bytes(path.read_bytes()[:3000])
+    assert f"{path} is not a whole shard" in refusal(folder)
+
+
+@pytest.mark.parametrize("shape", [(6,), (6, 3, 2)], ids=["pooled", "spatial"])
+@pytest.mark.parametrize("dtype", ["<f2", "<f4"])
+def test_statistics_are_those_of_every_channel_over_view_0(
+    tmp_path: Path, shape: tuple[int, ...], dtype: str
+) -> None:
+    values = numbers(2, 40, *shape).astype(dtype)
+    values[1] += 100  # another view, which must not matter
+    write_kind(tmp_path, {"values": values}, rows_per_shard=16)
+    mean, std = Kind(tmp_path).statistics()
+    assert (mean.dtype, std.dtype, mean.shape, std.shape) == ("f4", "f4", (6,), (6,))
+    channels = np.moveaxis(values[0].astype(np.float64), 1, 0).reshape(6, -1)
+    np.testing.assert_allclose(mean, np.mean(channels, axis=1), rtol=1e-6)
+    np.testing.assert_allclose(std, np.std(channels, axis=1), rtol=1e-6)
+
+
+def test_a_channel_that_never_moves_or_hardly_has_deviation_1(tmp_path: Path) -> None:
+    values = numbers(1, 40, 4)
+    values[..., 1] = 7.3
+    values[..., 2] = 0
+    values[..., 3] *= 1e-6
+    write_kind(tmp_path, {"values": values}, rows_per_shard=16)
+    mean, std = Kind(tmp_path).statistics()
+    assert std[0] != 1
+    np.testing.assert_array_equal(std[1:], 1)
+    standardised = (values[0] - mean) / std
+    np.testing.assert_allclose(standardised[:, 1:], 0, atol=1e-4)

@@ -1,0 +1,371 @@
+"""Making a cache: what is there is used again, what is not whole or not the same is not."""
+
+import json
+import os
+import shutil
+import signal
+import subprocess
+import sys
+from pathlib import Path
+from typing import Any
+
+import h5py
+import numpy as np
+import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+
+from pipeline.cache import schema
+from pipeline.cache.schema import Place, places
+from pipeline.cache.shard import check_shard, open_shard
+from pipeline.cache.writer import Scratch, link_or_copy, write_index, write_manifest
+from pipeline.errors import MenteeError
+from pipeline.files import digest_file
+
+LATE = {"module": "global_pool", "grid": 1, "dtype": "float32", "shape": [4]}
+
+
+def spec(**changes: Any) -> dict[str, Any]:
+    """Five rows in parts of two, two views, three kinds; `changes` by path, like data__digest."""
+    content: dict[str, Any] = {
+        "format": 1,
+        "split": "labelled",
+        "rows": 5,
+        "rows_per_shard": 2,
+        "data": {"digest": "d" * 64, "class_names": ["cat", "dog"]},
+        "views": {"count": 2, "padding": 4, "flip": True, "seed": 0, "image_size": [8, 8]},
+        "teacher": {"model": "timm:some", "weights_sha256": "a" * 64, "precision": "float32"},
+        "kinds": {
+            "views": {},
+            "logits": {"dtype": "float32", "shape": [3]},
+            "features/late": LATE,
+        },
+    }
+    for path, value in changes.items():
+        *blocks, key = path.split("__")
+        block = content
+        for name in blocks:
+            block = block[name]
+        block[key] = value
+    return content
+
+
+def values(kind: str, place: Place) -> dict[str, np.ndarray]:
+    """Numbers that tell kind, view and row."""
+    rows = np.arange(place.start, place.stop, dtype="<f4")
+    return {
+        "values": rows[:, None] + 100 * place.view + 1000 * len(kind) + np.zeros((1, 700), "f4")
+    }
+
+
+def fill(scratch: Scratch, content: dict[str, Any]) -> list[tuple[str, Place]]:
+    """Make what is missing, and say what that was."""
+    made = []
+    for place in places(content):
+        for kind in scratch.missing(content, place):
+            scratch.write(content, kind, place, values(kind, place))
+            made.append((kind, place))
+    return made
+
+
+def files_under(folder: Path) -> dict[str, bytes]:
+    return {
+        path.relative_to(folder).as_posix(): path.read_bytes()
+        for path in sorted(folder.rglob("*"))
+        if path.is_file()
+    }
+
+
+@pytest.fixture
+def scratch(tmp_path: Path) -> Scratch:
+    return Scratch(tmp_path / "scratch")
+
+
+# Where shards stand
+
+
+@given(rows=st.integers(0, 200), step=st.integers(1, 70), count=st.integers(1, 4))
+def test_places_cover_every_row_of_every_view_exactly_once(
+    rows: int, step: int, count: int
+) -> None:
+    content = {"rows": rows, "rows_per_shard": step, "views": {"count": count}}
+    seen = np.zeros((count, rows), dtype=int)
+    paths = set()
+    for place in places(content):
+        assert place.start == place.part * step
+        assert 0 < place.stop - place.start <= step
+        seen[place.view, place.start : place.stop] += 1
+        paths.add(place.path(Path("kind")))
+    assert (seen == 1).all()
+    assert len(paths) == count * -(-rows // step)
+
+
+def test_a_place_has_the_path_that_the_format_promises() -> None:
+    assert Place(3, 12, 0, 1).path(Path("logits")) == Path("logits/v003/p00012.h5")
+
+
+EARLY = {**LATE, "module": "blocks.1"}
+
+
+@pytest.mark.parametrize("kind", ["views", "logits", "features/late"])
+@pytest.mark.parametrize(
+    "change",
+    [{"views__count": 16}, {"kinds": {**spec()["kinds"], "features/early": EARLY}}],
+    ids=["views", "taps"],
+)
+def test_more_views_and_more_taps_leave_the_folders_of_old_kinds_as_they_are(
+    scratch: Scratch, kind: str, change: dict[str, Any]
+) -> None:
+    changed = spec(**change)
+    assert scratch.folder(spec(), kind) == scratch.folder(changed, kind)
+    old, new = schema.shard_spec(spec(), kind), schema.shard_spec(changed, kind)
+    assert schema.fingerprint(old) == schema.fingerprint(new)
+
+
+@pytest.mark.parametrize("kind", ["views", "logits", "features/late"])
+@pytest.mark.parametrize(
+    "change",
+    [
+        {"teacher__model": "timm:other"},
+        {"teacher__weights_sha256": "b" * 64},
+        {"teacher__precision": "bfloat16"},
+        {"data__digest": "e" * 64},
+        {"data__class_names": ["dog", "cat"]},
+        {"views__seed": 1},
+        {"views__padding": 2},
+        {"views__flip": False},
+        {"rows": 6},
+        {"rows_per_shard": 3},
+        {"split": "unlabelled"},
+        {"format": 2},
+    ],
+    ids=lambda change: next(iter(change)),
+)
+def test_whatever_else_decides_the_numbers_changes_the_folder(
+    scratch: Scratch, kind: str, change: dict[str, Any]
+) -> None:
+    changed = spec(**change)
+    assert scratch.folder(spec(), kind) != scratch.folder(changed, kind)
+    old, new = schema.shard_spec(spec(), kind), schema.shard_spec(changed, kind)
+    assert schema.fingerprint(old) != schema.fingerprint(new)
+
+
+def test_a_tap_read_elsewhere_or_in_another_precision_changes_its_own_folder_alone(
+    scratch: Scratch,
+) -> None:
+    for change in ({"module": "blocks.6"}, {"grid": 2}, {"dtype": "float16"}):
+        changed = spec(kinds={**spec()["kinds"], "features/late": {**LATE, **change}})
+        folders = {kind: scratch.folder(changed, kind) for kind in changed["kinds"]}
+        assert folders["features/late"] != scratch.folder(spec(), "features/late")
+        assert folders["logits"] == scratch.folder(spec(), "logits")
+        assert folders["views"] == scratch.folder(spec(), "views")
+
+
+# What is there and what is missing
+
+
+def test_missing_lists_the_kinds_that_are_not_there_yet(scratch: Scratch) -> None:
+    first, second, *_ = places(spec())
+    assert scratch.missing(spec(), first) == ["views", "logits", "features/late"]
+    scratch.write(spec(), "logits", first, values("logits", first))
+    assert scratch.missing(spec(), first) == ["views", "features/late"]
+    assert scratch.missing(spec(), second) == ["views", "logits", "features/late"]
+    assert len(fill(scratch, spec())) == 2 * 3 * 3 - 1  # views, parts and kinds
+    assert fill(scratch, spec()) == []
+
+
+def test_one_more_view_and_one_more_tap_make_only_what_is_new(scratch: Scratch) -> None:
+    fill(scratch, spec())
+    before = files_under(scratch.root)
+    grown = spec(views__count=3)
+    assert {place.view for _, place in fill(scratch, grown)} == {2}
+    grown["kinds"]["features/early"] = EARLY
+    assert {kind for kind, _ in fill(scratch, grown)} == {"features/early"}
+    after = files_under(scratch.root)
+    assert before.items() <= after.items()
+    assert fill(scratch, spec()) == []  # params turned back
+
+
+def test_a_shard_of_another_spec_is_never_reused(scratch: Scratch) -> None:
+    place = next(places(spec()))
+    other = spec(teacher__weights_sha256="b" * 64)
+    fill(scratch, other)
+    assert scratch.missing(spec(), place) == ["views", "logits", "features/late"]
+    # Not even where it stands in the folder of this spec.
+    target = place.path(scratch.folder(spec(), "logits"))
+    link_or_copy(place.path(scratch.folder(other, "logits")), target)
+    assert not scratch.has(spec(), "logits", place)
+
+
+def test_a_shard_under_another_places_name_is_not_reused(scratch: Scratch) -> None:
+    fill(scratch, spec())
+    first, second, *_ = places(spec())
+    folder = scratch.folder(spec(), "logits")
+    shutil.copy(first.path(folder), second.path(folder))
+    assert scratch.missing(spec(), first) == []
+    assert scratch.missing(spec(), second) == ["logits"]
+
+
+def test_a_truncated_shard_is_made_again(scratch: Scratch) -> None:
+    fill(scratch, spec())
+    before = files_under(scratch.root)
+    place = list(places(spec()))[3]
+    path = place.path(scratch.folder(spec(), "logits"))
+    path.write_bytes(path.read_bytes()[:-100])
+    assert fill(scratch, spec()) == [("logits", place)]
+    assert files_under(scratch.root) == before
+
+
+def test_a_damaged_shard_is_made_again(scratch: Scratch) -> None:
+    """What a damaged cache tells its reader, to remove the file and dump again, must help."""
+    fill(scratch, spec())
+    before = files_under(scratch.root)
+    place = list(places(spec()))[3]
+    path = place.path(scratch.folder(spec(), "logits"))
+    with h5py.File(path) as file:
+        offset = file["values"].id.get_offset()
+    content = bytearray(path.read_bytes())
+    content[offset + 5] ^= 1
+    path.write_bytes(content)
+    assert fill(scratch, spec()) == [("logits", place)]
+    assert files_under(scratch.root) == before
+
+
+# One dump at a time
+
+
+HOLD = """
+import sys
+from pathlib import Path
+from pipeline.cache.writer import Scratch
+with Scratch(Path(sys.argv[1])).locked():
+    print("held", flush=True)
+    sys.stdin.read()
+"""
+
+
+def test_a_second_dump_into_the_same_folder_is_refused_in_one_line(scratch: Scratch) -> None:
+    with subprocess.Popen(
+        [sys.executable, "-c", HOLD, str(scratch.root)],
+        stdin=subprocess.PIPE, stdout=subprocess.PIPE, text=True,
+    ) as other:  # fmt: skip
+        assert other.stdout and other.stdout.readline() == "held\n"
+        partial = scratch.root / ".p00000.h5.1.partial"
+        partial.write_text("the other's work")
+        with pytest.raises(MenteeError) as caught, scratch.locked():
+            pass
+        assert partial.exists(), "the other is still writing it"
+        other.communicate("")
+    assert len(str(caught.value).splitlines()) == 1
+    assert f"another dump is writing to {scratch.root}" in str(caught.value)
+    with scratch.locked():
+        pass
+
+
+def test_a_dump_that_ended_with_an_error_leaves_the_folder_free(scratch: Scratch) -> None:
+    with pytest.raises(KeyboardInterrupt), scratch.locked():
+        raise KeyboardInterrupt
+    with scratch.locked():
+        pass
+
+
+KILLED = """
+import os, signal, sys
+from pathlib import Path
+from pipeline.cache.writer import Scratch
+from pipeline.files import written_whole
+with Scratch(Path(sys.argv[1])).locked(), written_whole(Path(sys.argv[2])) as partial:
+    partial.write_text("half a shard")
+    os.kill(os.getpid(), signal.SIGKILL)
+"""
+
+
+def test_what_a_killed_dump_left_half_written_is_removed(scratch: Scratch) -> None:
+    fill(scratch, spec())
+    before = files_under(scratch.root)
+    path = Place(0, 7, 0, 1).path(scratch.folder(spec(), "logits"))
+    command = [sys.executable, "-c", KILLED, str(scratch.root), str(path)]
+    assert subprocess.run(command).returncode == -signal.SIGKILL
+    assert len(list(scratch.root.rglob("*.partial"))) == 1
+    with scratch.locked():
+        assert list(scratch.root.rglob("*.partial")) == []
+    after = files_under(scratch.root)
+    after.pop("lock")
+    assert after == before
+
+
+# Moving in
+
+
+def test_publish_replaces_the_folder_as_a_whole(scratch: Scratch, tmp_path: Path) -> None:
+    fill(scratch, spec())
+    folder = tmp_path / "cache" / "logits"
+    (folder / "v009").mkdir(parents=True)
+    (folder / "v009" / "p00000.h5").write_text("of an older dump")
+    scratch.publish(spec(), "logits", folder)
+    published = {f"v{view:03}/p{part:05}.h5" for view in range(2) for part in range(3)}
+    assert set(files_under(folder)) == published
+    assert list(folder.parent.iterdir()) == [folder]
+
+
+def test_publish_links_and_does_not_copy(scratch: Scratch, tmp_path: Path) -> None:
+    fill(scratch, spec())
+    folder = tmp_path / "cache" / "features" / "late"
+    scratch.publish(spec(), "features/late", folder)
+    for place in places(spec()):
+        source = place.path(scratch.folder(spec(), "features/late"))
+        assert os.path.samefile(source, place.path(folder))
+        check_shard(open_shard(place.path(folder)))
+
+
+def test_publishing_fewer_views_takes_the_others_away(scratch: Scratch, tmp_path: Path) -> None:
+    fill(scratch, spec())
+    folder = tmp_path / "logits"
+    scratch.publish(spec(), "logits", folder)
+    scratch.publish(spec(views__count=1), "logits", folder)
+    assert {path.name for path in folder.iterdir()} == {"v000"}
+    assert fill(scratch, spec()) == [], "the scratch folder still has them"
+
+
+def test_a_publish_that_fails_leaves_the_old_folder(scratch: Scratch, tmp_path: Path) -> None:
+    fill(scratch, spec())
+    folder = tmp_path / "cache" / "logits"
+    scratch.publish(spec(), "logits", folder)
+    before = files_under(folder)
+    with pytest.raises(FileNotFoundError):
+        scratch.publish(spec(views__count=3), "logits", folder)
+    assert files_under(folder) == before
+    assert list(folder.parent.iterdir()) == [folder]
+
+
+def test_the_manifest_names_every_shard_with_its_digest(scratch: Scratch, tmp_path: Path) -> None:
+    fill(scratch, spec())
+    root = tmp_path / "cache"
+    entries = [
+        entry for kind in spec()["kinds"] for entry in scratch.publish(spec(), kind, root / kind)
+    ]
+    write_manifest(root, spec(), entries)
+    assert json.loads((root / "spec.json").read_text()) == spec()
+    manifest = json.loads((root / "manifest.json").read_text())
+    assert manifest["fingerprint"] == schema.fingerprint(spec())
+    listed = {entry["path"]: entry for entry in manifest["shards"]}
+    assert set(listed) == {p.relative_to(root).as_posix() for p in root.rglob("*.h5")}
+    for path, entry in listed.items():
+        assert entry["bytes"] == (root / path).stat().st_size
+        assert entry["sha256"] == digest_file(root / path)
+        place = open_shard(root / path).place
+        assert entry["view"] == place.view
+        assert entry["rows"] == [place.start, place.stop]
+        assert path.startswith(entry["kind"] + "/v")
+
+
+@pytest.mark.parametrize("ids", [("a/1.png", "Größe.png", "x"), ()], ids=["three", "none"])
+def test_the_index_says_which_sample_stands_in_which_row(
+    tmp_path: Path, ids: tuple[str, ...]
+) -> None:
+    labels = np.arange(len(ids)) - 1
+    write_index(tmp_path / "index.h5", ids, labels)
+    with h5py.File(tmp_path / "index.h5") as file:
+        assert tuple(sample.decode() for sample in file["ids"][:]) == ids
+        assert file["labels"].dtype == np.dtype("<i8")
+        np.testing.assert_array_equal(file["labels"][:], labels)

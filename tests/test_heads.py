@@ -1,0 +1,117 @@
+"""The linear head on a teacher's features: good, calibrated as scikit-learn's, chosen fairly."""
+
+from dataclasses import dataclass
+
+import numpy as np
+import pytest
+from scipy.special import softmax
+from sklearn.datasets import load_digits
+from sklearn.linear_model import LogisticRegression
+
+from pipeline.heads import LinearHead, fit_head
+from pipeline.metrics import score
+
+
+@dataclass(frozen=True)
+class Task:
+    """64 features an image, standardised by mean and std; 20 a class to fit."""
+
+    features: np.ndarray
+    labels: np.ndarray
+    validation: np.ndarray
+    validation_labels: np.ndarray
+    test: np.ndarray
+    test_labels: np.ndarray
+    mean: np.ndarray
+    std: np.ndarray
+
+    def fit(self, *strengths: float, validation_labels: np.ndarray | None = None) -> LinearHead:
+        if validation_labels is None:
+            validation_labels = self.validation_labels
+        return fit_head(
+            self.features, self.labels, self.validation, validation_labels, self.mean, self.std,
+            strengths,
+        )  # fmt: skip
+
+
+def digits(classes: int, dtype: str = "f2", noise: float = 0) -> Task:
+    """Scikit-learn's digits; their pixels stand for features, in a cache's precision."""
+    images, labels = load_digits(n_class=classes, return_X_y=True)
+    generator = np.random.default_rng(0)
+    order = generator.permutation(len(labels))
+    images = images[order] + noise * generator.normal(size=images.shape)
+    features, labels = images.astype(dtype), labels[order]
+    parts = [slice(0, 100 * classes // 5), slice(-150, -75), slice(-75, None)]
+    split = [array[part] for part in parts for array in (features, labels)]
+    mean, std = split[0].mean(0, dtype="f4"), split[0].std(0, dtype="f4")
+    std[std < 1e-4] = 1
+    return Task(*split, mean, std)
+
+
+def test_a_head_tells_digits_apart_far_better_than_chance() -> None:
+    task = digits(10)
+    head = task.fit(0.001, 0.01, 0.1)
+    logits = head.logits(task.test)
+    assert (logits.dtype, logits.shape) == ("f4", (len(task.test), 10))
+    assert head.weight.shape == (10, 64)
+    assert score(logits, task.test_labels)["accuracy"] > 0.85, "ten classes, so chance is 0.1"
+
+
+@pytest.mark.parametrize("classes", [2, 3, 10])
+def test_its_softmax_is_what_scikit_learn_predicts(classes: int) -> None:
+    task = digits(classes)
+    head = task.fit(0.01)
+    inputs = (task.features.astype("f4") - task.mean) / task.std
+    model = LogisticRegression(C=0.01, max_iter=1000).fit(inputs, task.labels)
+    expected = model.predict_proba((task.test.astype("f4") - task.mean) / task.std)
+    assert expected.std() > 0.1
+    logits = head.logits(task.test)
+    assert logits.shape == (len(task.test), classes)
+    np.testing.assert_allclose(softmax(logits, axis=1), expected, atol=1e-5)
+
+
+def test_validation_chooses_the_strength() -> None:
+    """The same images to fit, the same images to validate: only the labels of these change."""
+    task = digits(10)
+    strengths = (0.00001, 0.001, 0.1)
+    assert task.fit(*strengths).inverse_regularisation > 0.00001
+    # Labels that are never what a picture shows: the more a head believes, the more it is wrong.
+    misled = task.fit(*strengths, validation_labels=(task.validation_labels + 1) % 10)
+    assert misled.inverse_regularisation == 0.00001
+
+
+def test_the_chosen_strength_is_the_one_with_the_best_likelihood() -> None:
+    task = digits(10, noise=6)  # of pixels 0 to 16, so that a free head learns the noise
+    strengths = (0.00001, 0.0003, 0.01, 1.0, 100.0)
+    alone = {strength: task.fit(strength) for strength in strengths}
+    nll = {
+        strength: score(head.logits(task.validation), task.validation_labels)["nll"]
+        for strength, head in alone.items()
+    }
+    best = min(nll, key=nll.__getitem__)
+    assert len(set(nll.values())) == len(strengths)
+    assert best not in (strengths[0], strengths[-1]), "neither the tightest nor the freest"
+    chosen = task.fit(*reversed(strengths))
+    assert chosen.inverse_regularisation == best
+    np.testing.assert_array_equal(chosen.weight, alone[best].weight)
+
+
+def test_a_head_standardises_what_it_reads() -> None:
+    """Features in other units make the same head, where their statistics are told with them."""
+    task = digits(3, dtype="f4")
+    other = Task(
+        task.features * 8 + 64, task.labels, task.validation * 8 + 64, task.validation_labels,
+        task.test * 8 + 64, task.test_labels, task.mean * 8 + 64, task.std * 8,
+    )  # fmt: skip
+    dead = task.features.std(0) == 0
+    other.std[dead] = 1
+    np.testing.assert_allclose(
+        other.fit(0.01).logits(other.test), task.fit(0.01).logits(task.test), atol=1e-3
+    )
+
+
+def test_a_channel_that_never_moves_has_no_say() -> None:
+    task = digits(10)
+    dead = np.flatnonzero(task.features.std(0) == 0)
+    assert len(dead) > 0
+    np.testing.assert_allclose(task.fit(0.01).weight[:, dead], 0, atol=1e-6)
