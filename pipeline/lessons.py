@@ -5,6 +5,7 @@ Images and regions lie on the device; the teacher's answers are gathered from me
 
 from collections.abc import Iterator
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import torch
@@ -66,6 +67,11 @@ def mentored_lessons(
     logits = open_kind(root, split, TASK_LOGITS) if reads_logits else None
     features = {tap: open_kind(root, split, features_kind(tap)) for tap in taps}
     for kind in (*([logits] if logits else []), *features.values()):
+        if _dump_of(kind) != _dump_of(views):
+            raise MenteeError(
+                f"{kind.folder} is of another dump than {views.folder}: run `mentee dump` and "
+                f"`mentee head` again"
+            )
         if kind.views < views.views:
             raise MenteeError(
                 f"{kind.folder} has {kind.views} views, {views.folder} has {views.views}: "
@@ -79,6 +85,11 @@ def mentored_lessons(
     check_replay(split, views)
     regions = np.stack([views.view(view, REGIONS) for view in range(views.views)])
     return Lessons(split, regions, logits, features, input_size, device)
+
+
+def _dump_of(kind: Kind) -> dict[str, Any]:
+    """What all kinds of one dump have in common."""
+    return {key: value for key, value in kind.spec.items() if key not in ("kinds", "head")}
 
 
 def open_kind(root: Path, split: Split, name: str) -> Kind:

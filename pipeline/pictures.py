@@ -72,7 +72,7 @@ def learning_curves(curves: dict[str, list[list[tuple[int, float]]]]) -> str:
 
 
 def mode_weights(modes: dict[str, Mode]) -> str:
-    """alpha, beta and gamma of every mode over training."""
+    """alpha, beta and gamma of every mode over training, on a logarithmic scale."""
     times = np.linspace(0, 1, 201)
     terms = (("alpha", "labels"), ("beta", "probes"), ("gamma", "soft targets"))
     with matplotlib.rc_context(STYLE):
@@ -82,9 +82,11 @@ def mode_weights(modes: dict[str, Mode]) -> str:
         grid = figure.subplots(lines, columns, sharex=True, sharey=True, squeeze=False).flat
         for axes, (name, mode) in zip(grid, modes.items(), strict=False):
             for (term, meaning), colour in zip(terms, LINES, strict=False):
-                weights = [value_at(getattr(mode, term), t) for t in times]
+                weights = np.array([value_at(getattr(mode, term), t) for t in times])
+                weights[weights == 0] = np.nan  # a term that is off has no line
                 axes.plot(times, weights, color=colour, label=f"{term} ({meaning})")
             axes.set_title(name, fontsize=10)
+            axes.set_yscale("log")
         for axes in list(grid)[len(modes) :]:
             axes.set_visible(False)
         figure.supxlabel("share of training", fontsize=10)

@@ -22,7 +22,8 @@ def tapped(network: nn.Module, modules: dict[str, str]) -> Iterator[dict[str, to
 
     def keep(name: str) -> Any:
         def hook(_module: nn.Module, _inputs: Any, output: torch.Tensor) -> None:
-            features[name] = output
+            # A copy: the next module may be an activation that works in place.
+            features[name] = output.clone() if isinstance(output, torch.Tensor) else output
 
         return hook
 

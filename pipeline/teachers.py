@@ -4,12 +4,10 @@ import hashlib
 import importlib.metadata
 from dataclasses import dataclass
 from pathlib import Path
-from pickle import UnpicklingError
 from typing import Any
 
 import torch
 import torch.nn.functional as F
-from safetensors import SafetensorError
 from safetensors.torch import load_file
 from torch import nn
 
@@ -82,12 +80,16 @@ class Teacher:
         modules = {name: tap.module for name, tap in self.taps.items()}
         with tapped(self.network, modules) as features, self.compute.autocast():
             logits = self.network(inputs)
-        pooled = {name: pool(features[name], name, tap.grid) for name, tap in self.taps.items()}
+        pooled = {name: pool(features.get(name), name, tap.grid) for name, tap in self.taps.items()}
         return Answers(logits.float(), pooled)
 
 
-def pool(features: torch.Tensor, name: str, grid: int) -> torch.Tensor:
+def pool(features: torch.Tensor | None, name: str, grid: int) -> torch.Tensor:
     """Average float32 features over a grid: `(n, C)` or `(n, C, h, w)` -> see `Answers`."""
+    if not isinstance(features, torch.Tensor):
+        raise MenteeError(
+            f"teacher.taps.{name}: its module is never run, or puts out no tensor; tap another"
+        )
     features = features.float()
     if features.dim() == 2:
         if grid > 1:
@@ -115,8 +117,15 @@ def load_teacher(params: TeacherParams, compute: Compute) -> Teacher:
         name, params.weights
     )
     teacher = Teacher(network, mean, std, weights_digest, params.taps, compute)
-    with tapped(network, {tap: place.module for tap, place in params.taps.items()}):
-        return teacher  # a tap that does not exist is found before any image is read
+    size = params.input_size
+    try:  # a tap or a size that does not fit is found before any image is read
+        teacher.answer(torch.zeros(1, 3, size, size, dtype=torch.uint8))
+    except (AssertionError, RuntimeError) as error:
+        reason = " ".join(str(error).split())[:200]
+        raise MenteeError(
+            f"teacher.input_size: {params.model} does not take {size} pixels ({reason})"
+        ) from None
+    return teacher
 
 
 Loaded = tuple[nn.Module, tuple[float, ...], tuple[float, ...], str]
@@ -205,10 +214,14 @@ def _read_state(path: Path) -> dict[str, Any]:
         if path.suffix == ".safetensors":
             return load_file(path)
         state = torch.load(path, map_location="cpu", weights_only=True)
-    except (UnpicklingError, RuntimeError, EOFError, SafetensorError, OSError) as error:
+        if isinstance(state, dict):
+            state = state.get("state_dict", state)
+        if not isinstance(state, dict) or not all(isinstance(key, str) for key in state):
+            raise ValueError("it holds no named tensors")
+    except Exception as error:  # whatever a foreign file makes the unpickler stumble over
         reason = " ".join(str(error).split())[:200]
         raise MenteeError(f"teacher.weights: {path} is no plain state dict ({reason})") from None
-    return state.get("state_dict", state)
+    return state
 
 
 def _digest_state(state: dict[str, torch.Tensor]) -> str:

@@ -231,8 +231,7 @@ def test_a_grid_that_does_not_divide_the_maps_is_adaptive_average_pooling() -> N
 
 
 def test_a_grid_larger_than_the_maps_is_refused() -> None:
-    teacher = teacher_of(late=("blocks.4", 5))
-    text = refusal(lambda: teacher.answer(noise(2)))
+    text = refusal(lambda: teacher_of(late=("blocks.4", 5)))
     assert "teacher.taps.late: grid 5 is larger than its maps, 4 x 4" in text
 
 

@@ -35,7 +35,12 @@ class Kind:
                 raise MenteeError(
                     f"{shard.path} is of another dump than {shards[0].path}: dump again"
                 )
+            if shard.path != shard.place.path(folder):
+                raise MenteeError(
+                    f"{shard.path} holds what belongs into {shard.place.path(folder)}: dump again"
+                )
         self._parts = self._by_place(shards)
+        self._check_values()
         self.views = len(self._parts)
 
     def _by_place(self, shards: list[Shard]) -> list[list[Shard]]:
@@ -49,6 +54,17 @@ class Kind:
                     missing = self.folder / f"v{view:03}" / f"p{part:05}.h5"
                     raise MenteeError(f"{missing} is missing: dump again, or `dvc pull` it")
         return [[places[view, part] for part in range(parts)] for view in range(views)]
+
+    def _check_values(self) -> None:
+        """Compare the arrays' types and shapes, which no digest covers, with the spec."""
+        described = next(iter(self.spec.get("kinds", {}).values()), {})
+        if "dtype" not in described:
+            return
+        wanted = np.dtype(described["dtype"]).newbyteorder("<"), tuple(described["shape"])
+        for shard in self.shards():
+            values = shard.arrays.get(VALUES)
+            if values is None or (values.dtype, values.shape[1:]) != wanted:
+                raise MenteeError(f"{shard.path} does not hold the values of its spec: dump again")
 
     @property
     def shape(self) -> tuple[int, ...]:

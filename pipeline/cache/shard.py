@@ -80,14 +80,14 @@ def open_shard(path: Path) -> Shard:
             format_ = file.attrs.get("format")
             if format_ != FORMAT:
                 raise MenteeError(
-                    f"{path} has cache format {format_}, this version reads {FORMAT}: dump again"
+                    f"{path} has cache format {format_!r}, this version reads {FORMAT}: dump again"
                 )
             size = path.stat().st_size
             arrays = {name: _map(path, file, name, size) for name in file}
             digests = {name: str(file[name].attrs["sha256"]) for name in file}
             spec = json.loads(str(file.attrs["spec"])[:MAX_SPEC_BYTES])
             place = Place(*(int(file.attrs[f]) for f in ("view", "part", "start", "stop")))
-    except (OSError, KeyError, ValueError, TypeError) as error:
+    except (OSError, KeyError, ValueError, TypeError, RuntimeError, OverflowError) as error:
         reason = " ".join(str(error).split())
         raise MenteeError(
             f"{path} is not a whole shard ({reason}): remove it and dump again"

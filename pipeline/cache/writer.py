@@ -17,7 +17,7 @@ import h5py
 import numpy as np
 
 from pipeline.cache.schema import Place, fingerprint, places, shard_spec
-from pipeline.cache.shard import open_shard, write_shard
+from pipeline.cache.shard import check_shard, open_shard, write_shard
 from pipeline.errors import MenteeError
 from pipeline.files import digest_file, write_json, written_whole
 
@@ -57,6 +57,7 @@ class Scratch:
             return False
         try:
             shard = open_shard(path)
+            check_shard(shard)
         except MenteeError:
             return False
         return shard.fingerprint == fingerprint(shard_spec(spec, kind)) and shard.place == place

@@ -12,6 +12,7 @@ from pipeline.cache.writer import replaced_whole
 from pipeline.files import write_text
 from pipeline.params import Params
 from pipeline.pictures import accuracy_bars, learning_curves, mode_weights
+from pipeline.progress import say
 from pipeline.results import Row, gather_rows, headline, percent, read_curve
 
 REPORTS = Path("reports")
@@ -42,8 +43,8 @@ def report(params: Params) -> None:
         weights=mode_weights({name: params.modes[name] for name in params.modes if name in used}),
     )
     write_text(REPORTS / "index.html", page)
-    print(text)
-    print(f"report: {REPORTS / 'index.html'}")
+    say(sentence)
+    say(f"{REPORTS / 'results.txt'} and {REPORTS / 'index.html'}")
 
 
 def cells(row: Row) -> tuple[str, ...]:
@@ -67,11 +68,11 @@ def with_spread(mean: float, spread: float | None) -> str:
 def text_table(rows: list[Row]) -> str:
     table = Table(box=box.SIMPLE_HEAD)
     for number, column in enumerate(COLUMNS):
-        table.add_column(column, justify="left" if number == 0 else "right")
+        table.add_column(column, justify="left" if number == 0 else "right", no_wrap=True)
     for row in rows:
         table.add_row(*cells(row))
     buffer = io.StringIO()
-    Console(file=buffer, width=120).print(table)
+    Console(file=buffer, width=160).print(table)
     return "\n".join(line.rstrip() for line in buffer.getvalue().splitlines())
 
 

@@ -75,7 +75,17 @@ def find(params: Params, variant: Variant) -> tuple[Mode, Settings]:
         raise MenteeError(
             f"no settings {variant.settings!r}; params.yaml has {', '.join(params.settings)}"
         )
-    return params.modes[variant.mode], params.settings[variant.settings]
+    mode, settings = params.modes[variant.mode], params.settings[variant.settings]
+    if settings.unlabelled and not (mode.reads_features or mode.reads_logits):
+        raise MenteeError(
+            f"{variant.mode} has no teacher term to learn from unlabelled images: take other "
+            f"settings than {variant.settings!r}"
+        )
+    if settings.unlabelled and not params.data.unlabelled:
+        raise MenteeError(
+            f"settings.{variant.settings}.unlabelled is above 0 but data.unlabelled is 0"
+        )
+    return mode, settings
 
 
 def refuse_shared(labelled: Split, validation: Split) -> None:
