@@ -12,7 +12,7 @@ demo: .venv/installed  ## the whole pipeline on CIFAR-10, then the table and the
 	@echo "report: $(CURDIR)/reports/index.html"
 
 test: .venv/installed-test
-	python -m pytest
+	python -m pytest -n 2 --dist loadgroup
 
 lint: .venv/installed-test
 	ruff check .

@@ -8,6 +8,11 @@ from pathlib import Path
 import pytest
 from projects import REPOSITORY, TINY, TINY_SWEEP, edit_params, repro, shell
 
+# Before torch is imported: every process takes one thread, since two test processes run at once.
+os.environ["OMP_NUM_THREADS"] = "1"
+# `mentee` and `dvc` are those beside this Python.
+os.environ["PATH"] = f"{Path(sys.executable).parent}{os.pathsep}{os.environ['PATH']}"
+
 
 @pytest.fixture(scope="session")
 def clone(tmp_path_factory: pytest.TempPathFactory) -> Path:
@@ -43,10 +48,3 @@ def project(finished: tuple[Path, set[str]], tmp_path: Path) -> Path:
     folder = tmp_path / "project"
     shutil.copytree(finished[0], folder, symlinks=True)
     return folder
-
-
-@pytest.fixture(scope="session", autouse=True)
-def own_commands() -> None:
-    """`mentee` and `dvc` are those beside this Python, and every process takes one thread."""
-    os.environ["PATH"] = f"{Path(sys.executable).parent}{os.pathsep}{os.environ['PATH']}"
-    os.environ["OMP_NUM_THREADS"] = "1"

@@ -2,7 +2,11 @@
 
 from pathlib import Path
 
+import pytest
 from projects import edit_params, repro, shell
+
+# The whole run that these tests start from is made once, by one test process.
+pytestmark = pytest.mark.xdist_group("whole run")
 
 STUDENTS = {
     "labels@independent-plain-0",

@@ -12,6 +12,9 @@ from PIL import Image
 from projects import edit_params, shell
 from sklearn.datasets import load_digits
 
+# The whole run that these tests start from is made once, by one test process.
+pytestmark = pytest.mark.xdist_group("whole run")
+
 STUDENTS = ("independent-plain-0", "soft-plain-0", "obedient-plain-0", "obedient-unlabelled-0")
 
 # A Python in which stage one's code and weights cannot be imported.
