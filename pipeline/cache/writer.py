@@ -19,7 +19,7 @@ import numpy as np
 from pipeline.cache.schema import Place, fingerprint, places, shard_spec
 from pipeline.cache.shard import check_shard, open_shard, write_shard
 from pipeline.errors import MenteeError
-from pipeline.files import digest_file, write_json, written_whole
+from pipeline.files import digest_file, replaced_whole, write_json, written_whole
 
 
 class Scratch:
@@ -99,25 +99,6 @@ def link_or_copy(source: Path, target: Path) -> None:
         os.link(source, target)
     except OSError:
         shutil.copy2(source, target)
-
-
-@contextmanager
-def replaced_whole(folder: Path) -> Iterator[Path]:
-    """Yield an empty folder beside `folder` that takes its place on success."""
-    folder.parent.mkdir(parents=True, exist_ok=True)
-    fresh = folder.with_name(f".{folder.name}.partial")
-    old = folder.with_name(f".{folder.name}.old")
-    for leftover in (fresh, old):
-        shutil.rmtree(leftover, ignore_errors=True)
-    fresh.mkdir()
-    try:
-        yield fresh
-        if folder.exists():
-            folder.rename(old)
-        fresh.rename(folder)
-    finally:
-        shutil.rmtree(fresh, ignore_errors=True)
-        shutil.rmtree(old, ignore_errors=True)
 
 
 def write_index(path: Path, ids: tuple[str, ...], labels: np.ndarray) -> None:

@@ -8,9 +8,9 @@ import numpy as np
 from pipeline.cache import schema
 from pipeline.cache.reader import Kind
 from pipeline.cache.shard import write_shard
-from pipeline.cache.writer import link_or_copy, replaced_whole
+from pipeline.cache.writer import link_or_copy
 from pipeline.errors import MenteeError
-from pipeline.files import write_json
+from pipeline.files import replaced_whole, write_json
 from pipeline.heads import LinearHead, fit_head
 from pipeline.lessons import CACHE, open_kind
 from pipeline.metrics import score

@@ -8,8 +8,7 @@ from rich import box
 from rich.console import Console
 from rich.table import Table
 
-from pipeline.cache.writer import replaced_whole
-from pipeline.files import write_text
+from pipeline.files import replaced_whole, write_text
 from pipeline.params import Params
 from pipeline.pictures import accuracy_bars, learning_curves, mode_weights
 from pipeline.progress import say

@@ -7,6 +7,7 @@ from dvclive import Live
 
 from pipeline.compute import choose_compute
 from pipeline.errors import MenteeError
+from pipeline.files import replaced_whole
 from pipeline.lessons import Lessons, Mixture, lone_lessons, mentored_lessons
 from pipeline.mentoring.objective import Objective, Pair
 from pipeline.mentoring.probes import Probe
@@ -51,7 +52,10 @@ def train(params: Params, variant: Variant) -> None:
     objective = Objective(mode, params.soft_targets, probes).to(device)
     say(f"{variant.name}: {student.count_parameters():,} parameters on {compute}")
     folder = STUDENTS / variant.name
-    with Live(str(folder / "live"), dvcyaml=None, save_dvc_exp=False, report=None) as live:
+    with (
+        replaced_whole(folder) as fresh,
+        Live(str(fresh / "live"), dvcyaml=None, save_dvc_exp=False, report=None) as live,
+    ):
 
         def listen(step, terms, logits) -> None:
             live.step = step
@@ -62,7 +66,7 @@ def train(params: Params, variant: Variant) -> None:
             live.make_summary()
 
         fit(student, objective, mixture, validation, params.training, compute, listen)
-    save_student(student.cpu(), folder)
+        save_student(student.cpu(), fresh)
     accuracy = live.summary["validation"]["accuracy"]
     say(f"{variant.name}: validation accuracy {accuracy:.1%} -> {folder}")
 
