@@ -111,10 +111,6 @@ class Mode(Block):
         return self
 
     @property
-    def reads_labels(self) -> bool:
-        return any(value > 0 for _, value in self.alpha)
-
-    @property
     def reads_features(self) -> bool:
         return any(value > 0 for _, value in self.beta)
 
