@@ -2,10 +2,14 @@
 
 import re
 import subprocess
+from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
+import pytest
 from ruamel.yaml import YAML
+
+from pipeline.errors import MenteeError
 
 REPOSITORY = Path(__file__).parent.parent
 
@@ -59,3 +63,12 @@ def repro(project: Path) -> set[str]:
     done = shell("dvc", "repro", cwd=project)
     assert done.returncode == 0, done.stdout
     return set(re.findall(r"Running stage '([^']+)'", done.stdout))
+
+
+def refusal(act: Callable[[], Any]) -> str:
+    """The one line in which `act` is refused."""
+    with pytest.raises(MenteeError) as caught:
+        act()
+    text = str(caught.value)
+    assert len(text.splitlines()) == 1
+    return text

@@ -36,6 +36,22 @@ def test_a_second_repro_and_a_runtime_setting_run_nothing(project: Path) -> None
     assert repro(project) == set()
 
 
+def test_compiled_modules_change_nothing_but_the_code_of_training_changes_every_student(
+    project: Path,
+) -> None:
+    compiled = project / "pipeline/mentoring/__pycache__/losses.other-python.pyc"
+    compiled.parent.mkdir(exist_ok=True)
+    compiled.write_bytes(b"of another Python")
+    assert "up to date" in shell("dvc", "status", cwd=project).stdout
+    for code in ("lessons.py", "views.py", "mentoring/objective.py"):
+        with open(project / "pipeline" / code, "a") as file:
+            file.write("# changed\n")
+        status = shell("dvc", "status", cwd=project).stdout
+        for student in STUDENTS:
+            assert f"train-{student}:" in status
+        assert shell("git", "checkout", "pipeline", cwd=project).returncode == 0
+
+
 def test_the_learning_rate_runs_students_only(project: Path) -> None:
     edit_params(project / "params.yaml", {"training": {"learning_rate": 0.002}})
     assert repro(project) == stages_of(STUDENTS)

@@ -13,7 +13,7 @@ import h5py
 import numpy as np
 import pytest
 import torch
-from projects import REPOSITORY, merge
+from projects import REPOSITORY, merge, refusal
 from ruamel.yaml import YAML
 from safetensors.torch import save_file
 
@@ -21,7 +21,6 @@ from pipeline.cache.reader import Kind
 from pipeline.cache.schema import PIXELS, REGIONS, VALUES
 from pipeline.cache.shard import check_shard, open_shard, write_shard
 from pipeline.compute import choose_compute
-from pipeline.errors import MenteeError
 from pipeline.lessons import Lessons, Mixture, lone_lessons, mentored_lessons
 from pipeline.mentoring.objective import Batch
 from pipeline.params import Params, load_params
@@ -99,14 +98,6 @@ def split_of(project: Path, name: str = "labelled") -> Split:
 def lessons_of(project: Path, name: str = "labelled", input_size: int = SIZE) -> Lessons:
     split = split_of(project, name)
     return mentored_lessons(split, True, ["pooled"], input_size, CPU, project / "data/cache")
-
-
-def refusal(act: Callable[[], Any]) -> str:
-    with pytest.raises(MenteeError) as caught:
-        act()
-    text = str(caught.value)
-    assert len(text.splitlines()) == 1
-    return text
 
 
 def cache_files(project: Path) -> dict[str, bytes]:

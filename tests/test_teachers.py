@@ -15,13 +15,13 @@ import pytest
 import timm
 import torch
 import torchvision
+from projects import refusal
 from safetensors.torch import save_file
 from sklearn.datasets import load_sample_images
 from torch import nn
 from torchvision.transforms.v2.functional import resize
 
 from pipeline.compute import Compute
-from pipeline.errors import MenteeError
 from pipeline.params import Tap
 from pipeline.params import Teacher as TeacherParams
 from pipeline.stages.dump import BATCH_SIZE, answer_filled_up
@@ -66,14 +66,6 @@ def noise(count: int, size: int = 64) -> torch.Tensor:
 def packaged_file() -> Path:
     files = importlib.metadata.files(LITE_WEIGHTS) or []
     return Path(str(next(file for file in files if file.suffix == ".pth").locate()))
-
-
-def refusal(act: Callable[[], Any]) -> str:
-    with pytest.raises(MenteeError) as caught:
-        act()
-    text = str(caught.value)
-    assert len(text.splitlines()) == 1
-    return text
 
 
 # The default teacher
