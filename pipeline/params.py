@@ -57,7 +57,8 @@ class Teacher(Block):
 
 
 class Cache(Block):
-    dtype: Literal["float16", "float32"]
+    logits: str = Field(pattern=r"^(float16|float32|uint8|top[1-9]\d{0,3})$")
+    features: Literal["float16", "float32", "uint8"]
     rows_per_shard: int = Field(ge=1)
 
 

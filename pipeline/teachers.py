@@ -52,7 +52,7 @@ class Teacher:
 
     def __init__(
         self, network: nn.Module, mean: tuple[float, ...], std: tuple[float, ...],
-        weights_digest: str, taps: dict[str, Tap], compute: Compute,
+        weights_digest: str, taps: dict[str, Tap], input_size: int, compute: Compute,
     ):  # fmt: skip
         self.network = (
             network.eval()
@@ -61,7 +61,7 @@ class Teacher:
         )
         self.mean, self.std = mean, std
         self.weights_digest = weights_digest
-        self.taps = taps
+        self.taps, self.input_size = taps, input_size
         self.compute = compute
         self._scale = torch.tensor(std, device=compute.device).view(3, 1, 1) * 255
         self._shift = torch.tensor(mean, device=compute.device).view(3, 1, 1) * 255
@@ -116,8 +116,8 @@ def load_teacher(params: TeacherParams, compute: Compute) -> Teacher:
     network, mean, std, weights_digest = (_timm if library == "timm" else _torchvision)(
         name, params.weights
     )
-    teacher = Teacher(network, mean, std, weights_digest, params.taps, compute)
     size = params.input_size
+    teacher = Teacher(network, mean, std, weights_digest, params.taps, size, compute)
     try:  # a tap or a size that does not fit is found before any image is read
         teacher.answer(torch.zeros(1, 3, size, size, dtype=torch.uint8))
     except (AssertionError, RuntimeError) as error:

@@ -1,99 +1,162 @@
 """Reading a kind of a cache: rows of any views in any order, from maps of its shards."""
 
 from collections.abc import Iterator
+from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 
-from pipeline.cache.schema import VALUES
+from pipeline.cache.encodings import Arrays, Layout, encoding_of
+from pipeline.cache.mapping import Piece, Region
+from pipeline.cache.schema import (
+    CHECKSUMS,
+    MANIFEST,
+    PIXELS,
+    REGIONS,
+    VALUES,
+    VIEWS,
+    Manifest,
+    Place,
+    read_manifest,
+)
 from pipeline.cache.shard import Shard, open_shard
 from pipeline.errors import MenteeError
+from pipeline.files import digest_file
+
+RESIDENT_BYTES = 256 << 20  # of a kind's pages that are held at a time, or all if it is smaller
+VIEWS_LAYOUT = {
+    REGIONS: Layout(np.dtype("<i4"), (5,)),
+    PIXELS: Layout(np.dtype("<u8"), ()),
+}
 
 
 class Kind:
     """All shards of one kind of a split, like data/cache/labelled/logits.
 
-    The arrays are memory maps: opening costs nothing however large the cache is, and any number
-    of processes share the pages that they read.
+    Opening compares every file with its digest. The arrays are memory maps, so that any number of
+    processes share the pages that they read; each process opens its own, and a kind that is sent
+    to another process opens itself again there.
     """
 
     def __init__(self, folder: Path):
         self.folder = folder
-        paths = sorted(folder.glob("v[0-9]*/p[0-9]*.h5"))
-        if not paths:
-            raise MenteeError(
-                f"{folder} holds no shards: run `mentee dump` and `mentee head`, or `dvc pull` them"
-            )
-        shards = [open_shard(path) for path in paths]
-        self.spec: dict[str, Any] = shards[0].spec
-        self.fingerprint = shards[0].fingerprint
+        self.manifest = read_manifest(folder)
+        check_files(folder, self.manifest)
+        self.spec: dict[str, Any] = self.manifest.spec
+        self.fingerprint = self.manifest.fingerprint
         self.rows: int = self.spec["rows"]
         self.rows_per_shard: int = self.spec["rows_per_shard"]
-        for shard in shards:
-            if shard.fingerprint != self.fingerprint:
-                raise MenteeError(
-                    f"{shard.path} is of another dump than {shards[0].path}: dump again"
-                )
-            if shard.path != shard.place.path(folder):
-                raise MenteeError(
-                    f"{shard.path} holds what belongs into {shard.place.path(folder)}: dump again"
-                )
-        self._parts = self._by_place(shards)
-        self._check_values()
-        self.views = len(self._parts)
+        self.places = self._places()
+        self.views = 1 + self.places[-1].view
+        try:
+            described = self.spec["kinds"][self.manifest.kind]
+            self._encoding = None if "encoding" not in described else encoding_of(described)
+        except ValueError as error:
+            raise MenteeError(f"{folder / MANIFEST}: {error}: use a newer version") from None
+        self._layout = layout_of(self.manifest)
+        shards = [open_kind_shard(folder, self.manifest, place) for place in self.places]
+        self._regions = {name: self._region(shards, name) for name in self._by_row()}
+        self._shared = self._shared_arrays(shards)
+        self._unforgotten = 0
 
-    def _by_place(self, shards: list[Shard]) -> list[list[Shard]]:
-        """Shards by view and part; a gap is a MenteeError that names the missing file."""
-        places = {(shard.place.view, shard.place.part): shard for shard in shards}
-        views = 1 + max(view for view, _ in places)
-        parts = -(-self.rows // self.rows_per_shard)
-        for view in range(views):
-            for part in range(parts):
-                if (view, part) not in places:
-                    missing = self.folder / f"v{view:03}" / f"p{part:05}.h5"
-                    raise MenteeError(f"{missing} is missing: dump again, or `dvc pull` it")
-        return [[places[view, part] for part in range(parts)] for view in range(views)]
+    def __reduce__(self) -> tuple[type["Kind"], tuple[Path]]:
+        return Kind, (self.folder,)
 
-    def _check_values(self) -> None:
-        """Compare the arrays' types and shapes, which no digest covers, with the spec."""
-        described = next(iter(self.spec.get("kinds", {}).values()), {})
-        if "dtype" not in described:
-            return
-        wanted = np.dtype(described["dtype"]).newbyteorder("<"), tuple(described["shape"])
-        for shard in self.shards():
-            values = shard.arrays.get(VALUES)
-            if values is None or (values.dtype, values.shape[1:]) != wanted:
-                raise MenteeError(f"{shard.path} does not hold the values of its spec: dump again")
+    def _places(self) -> list[Place]:
+        """Where the shards stand, view by view; a gap is a MenteeError that names the file.
+
+        Whole views that are not here, the last ones, were not pulled: the others serve.
+        """
+        if not self.manifest.entries:
+            raise MenteeError(f"{self.folder} holds no shards: its split is empty")
+        places, absent = [], None
+        for entry in self.manifest.entries:
+            place = self.manifest.place(entry)
+            path = place.path(self.folder)
+            if not path.parent.is_dir() and place.view:
+                absent = path if absent is None else absent
+            elif absent or not path.is_file():
+                raise MenteeError(f"{absent or path} is missing: dump again, or `dvc pull` it")
+            else:
+                places.append(place)
+        return places
+
+    def _by_row(self) -> list[str]:
+        return [name for name, layout in self._layout.items() if layout.by_row]
+
+    def _region(self, shards: list[Shard], name: str) -> Region:
+        pieces = [
+            Piece(shard.path, shard.extents[name].offset, shard.place.stop - shard.place.start)
+            for shard in shards
+        ]
+        return Region(pieces, self._layout[name])
+
+    def _shared_arrays(self, shards: list[Shard]) -> Arrays:
+        """What belongs to a shard as a whole, one row a shard."""
+        names = [name for name in self._layout if not self._layout[name].by_row]
+        return {name: np.stack([shard.arrays[name] for shard in shards]) for name in names}
 
     @property
     def shape(self) -> tuple[int, ...]:
         """The shape of one row."""
-        return self._parts[0][0].arrays[VALUES].shape[1:]
-
-    def shards(self) -> Iterator[Shard]:
-        """Every shard, view by view."""
-        for parts in self._parts:
-            yield from parts
+        return tuple(self.spec["kinds"][self.manifest.kind]["shape"])
 
     def gather(self, views: np.ndarray, rows: np.ndarray, array: str = VALUES) -> np.ndarray:
-        """The rows `rows[i]` of the views `views[i]`: `(n,)` and `(n,)` -> `(n, ...)`."""
-        first = self._parts[0][0].arrays[array]
-        out = np.empty((len(rows), *first.shape[1:]), dtype=first.dtype)
+        """The rows `rows[i]` of the views `views[i]`: `(n,)` and `(n,)` -> `(n, ...)`.
+
+        Answers are decoded: float16 where they are stored so, else float32.
+        """
+        views, rows = np.asarray(views), np.asarray(rows)
+        if len(rows) and not (
+            rows.min() >= 0 and rows.max() < self.rows and views.min() >= 0
+            and views.max() < self.views
+        ):  # fmt: skip
+            raise IndexError(f"{self.folder} has {self.views} views of {self.rows} rows")
         part = rows // self.rows_per_shard
-        place = views * len(self._parts[0]) + part
-        for number in np.unique(place):
-            chosen = np.flatnonzero(place == number)
-            view, part_number = divmod(int(number), len(self._parts[0]))
-            shard = self._parts[view][part_number]
-            out[chosen] = shard.arrays[array][rows[chosen] - shard.place.start]
-        return out
+        shard = views * (len(self.places) // self.views) + part
+        within = rows - part * self.rows_per_shard
+        if array != VALUES or self._encoding is None:
+            return self._take(array, shard, within)
+        arrays = {name: self._take(name, shard, within) for name in self._by_row()}
+        arrays |= {name: shared[shard] for name, shared in self._shared.items()}
+        return self._encoding.decode(arrays)
+
+    def _take(self, name: str, shard: np.ndarray, within: np.ndarray) -> np.ndarray:
+        region = self._regions[name]
+        if region.bytes > RESIDENT_BYTES:
+            self._unforgotten += len(within) * self._layout[name].bytes
+            if self._unforgotten > RESIDENT_BYTES:
+                region.forget()
+                self._unforgotten = 0
+        return region.array.take(shard * region.stride + within, axis=0)
+
+    def part(self, place: Place, array: str = VALUES) -> np.ndarray:
+        """Every row of one shard, decoded: `(rows, ...)`."""
+        number = self.places.index(place)
+        if array != VALUES or self._encoding is None:
+            return self._slice(array, number)
+        arrays = {name: self._slice(name, number) for name in self._by_row()}
+        arrays |= {name: shared[number] for name, shared in self._shared.items()}
+        return self._encoding.decode(arrays)
+
+    def _slice(self, name: str, number: int) -> np.ndarray:
+        place, region = self.places[number], self._regions[name]
+        start = number * region.stride
+        return region.array[start : start + place.stop - place.start]
+
+    def parts(self, array: str = VALUES) -> Iterator[tuple[Place, np.ndarray]]:
+        """Every shard's place and rows, view by view."""
+        for place in self.places:
+            yield place, self.part(place, array)
 
     def view(self, number: int, array: str = VALUES) -> np.ndarray:
         """Every row of one view: `(rows, ...)`."""
         if not 0 <= number < self.views:
             raise MenteeError(f"{self.folder} has views 0 to {self.views - 1}, not {number}")
-        return np.concatenate([shard.arrays[array] for shard in self._parts[number]])
+        return np.concatenate(
+            [self.part(place, array) for place in self.places if place.view == number]
+        )
 
     def statistics(self) -> tuple[np.ndarray, np.ndarray]:
         """Mean and deviation of every channel over view 0: float32 `(C,)` each.
@@ -107,3 +170,44 @@ class Kind:
         std = features.std(axes, dtype=np.float64)
         std[std < 1e-4] = 1
         return mean.astype(np.float32), std.astype(np.float32)
+
+
+def layout_of(manifest: Manifest) -> dict[str, Layout]:
+    """The arrays that every shard of a kind must hold, checksums aside."""
+    if manifest.kind == VIEWS:
+        return VIEWS_LAYOUT
+    return encoding_of(manifest.spec["kinds"][manifest.kind]).layout
+
+
+def open_kind_shard(folder: Path, manifest: Manifest, place: Place) -> Shard:
+    """Open the shard of a place; it must be of this kind and hold what its spec says."""
+    shard = open_shard(place.path(folder))
+    if shard.fingerprint != manifest.fingerprint:
+        raise MenteeError(f"{shard.path} is of another dump than {folder / MANIFEST}: dump again")
+    if shard.place != place:
+        raise MenteeError(
+            f"{shard.path} holds what belongs into {shard.place.path(folder)}: dump again"
+        )
+    rows = place.stop - place.start
+    wanted = {name: (layout.dtype, layout.shape_of(rows))
+              for name, layout in layout_of(manifest).items()}  # fmt: skip
+    wanted[CHECKSUMS] = (np.dtype("<u4"), (rows,))
+    held = {name: (array.dtype, array.shape) for name, array in shard.arrays.items()}
+    if held != wanted:
+        raise MenteeError(f"{shard.path} does not hold the arrays of its spec: dump again")
+    return shard
+
+
+def check_files(folder: Path, manifest: Manifest) -> None:
+    """Compare every file that is here with its digest in the manifest, before HDF5 opens it."""
+    paths = [manifest.place(entry).path(folder) for entry in manifest.entries]
+    here = [(path, entry) for path, entry in zip(paths, manifest.entries, strict=True)
+            if path.is_file()]  # fmt: skip
+    with ThreadPoolExecutor(2) as pool:
+        digests = pool.map(digest_file, (path for path, _ in here))
+        for (path, entry), digest in zip(here, digests, strict=True):
+            if digest != entry.sha256:
+                raise MenteeError(
+                    f"{path} is damaged, or of another dump than {MANIFEST} beside it: "
+                    f"`mentee cache verify` says more; pull or dump it again"
+                )

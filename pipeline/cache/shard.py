@@ -5,6 +5,7 @@ set. No dates and no names of hosts or runs: the same work gives the same bytes.
 """
 
 import hashlib
+import io
 import json
 import zlib
 from dataclasses import dataclass
@@ -14,46 +15,61 @@ from typing import Any
 import h5py
 import numpy as np
 
-from pipeline.cache.schema import ALIGNMENT, CHECKSUMS, FORMAT, Place, fingerprint
+from pipeline.cache.schema import ALIGNMENT, CHECKSUMS, FORMAT, Entry, Extent, Place, fingerprint
 from pipeline.errors import MenteeError
-from pipeline.files import canonical_json, written_whole
+from pipeline.files import canonical_json, digest_file, written_whole
 
-MAX_SPEC_BYTES = 1 << 20
+MAX_ATTRIBUTE_BYTES = 1 << 20
+# Whatever h5py raises on a file that is no shard, or one that was made to trip it.
+UNREADABLE = (
+    OSError, KeyError, ValueError, TypeError, RuntimeError, OverflowError, MemoryError,
+    RecursionError, AttributeError,
+)  # fmt: skip
 
 
 @dataclass(frozen=True)
 class Shard:
-    """An open shard: its arrays by name, mapped read-only, `(rows, ...)` each."""
+    """An open shard: its arrays by name, mapped read-only, and where they lie in the file.
+
+    max_error: the largest difference between a value as the teacher gave it and as it is stored.
+    """
 
     path: Path
     spec: dict[str, Any]
     fingerprint: str
     place: Place
     arrays: dict[str, np.ndarray]
-    digests: dict[str, str]
+    extents: dict[str, Extent]
+    max_error: float
 
 
 def write_shard(
-    path: Path, arrays: dict[str, np.ndarray], spec: dict[str, Any], place: Place
-) -> None:
+    path: Path, arrays: dict[str, np.ndarray], spec: dict[str, Any], place: Place,
+    max_error: float = 0.0,
+) -> None:  # fmt: skip
     """Write beside `path`, read back and check, sync, rename.
 
-    `arrays` are little-endian, each with the rows `place.start .. place.stop - 1`.
+    `arrays` are little-endian. Those with the rows `place.start .. place.stop - 1` get a checksum
+    a row over all of them; others belong to the shard as a whole.
     """
-    first = next(iter(arrays.values()))
-    arrays = {**arrays, CHECKSUMS: _checksums(first)}
+    rows = place.stop - place.start
+    by_row = [array for array in arrays.values() if array.shape[:1] == (rows,)]
+    image = io.BytesIO()  # the disk sees one plain write, whose errors say what they are
+    with h5py.File(
+        image, "w", libver=("earliest", "v110"), alignment_threshold=ALIGNMENT,
+        alignment_interval=ALIGNMENT,
+    ) as file:  # fmt: skip
+        file.attrs["format"] = FORMAT
+        file.attrs["spec"] = canonical_json(spec)
+        file.attrs["max_error"] = float(max_error)
+        for field in ("view", "part", "start", "stop"):
+            file.attrs[field] = getattr(place, field)
+        for name, array in {**arrays, CHECKSUMS: _checksums(by_row, rows)}.items():
+            _write_aligned(file, name, np.ascontiguousarray(array))
     with written_whole(path) as partial:
-        with h5py.File(
-            partial, "w", libver=("earliest", "v110"), alignment_threshold=ALIGNMENT,
-            alignment_interval=ALIGNMENT,
-        ) as file:  # fmt: skip
-            file.attrs["format"] = FORMAT
-            file.attrs["spec"] = canonical_json(spec)
-            for field in ("view", "part", "start", "stop"):
-                file.attrs[field] = getattr(place, field)
-            for name, array in arrays.items():
-                _write_aligned(file, name, np.ascontiguousarray(array))
-        check_shard(open_shard(partial))
+        partial.write_bytes(image.getbuffer())
+        if digest_file(partial) != hashlib.sha256(image.getbuffer()).hexdigest():
+            raise MenteeError(f"{path} did not reach the disk as it was written: check the disk")
 
 
 def _write_aligned(file: h5py.File, name: str, array: np.ndarray) -> None:
@@ -83,25 +99,33 @@ def open_shard(path: Path) -> Shard:
                     f"{path} has cache format {format_!r}, this version reads {FORMAT}: dump again"
                 )
             size = path.stat().st_size
-            arrays = {name: _map(path, file, name, size) for name in file}
-            digests = {name: str(file[name].attrs["sha256"]) for name in file}
-            spec = json.loads(str(file.attrs["spec"])[:MAX_SPEC_BYTES])
+            extents = {name: _extent(file, name, size) for name in file}
+            arrays = {
+                name: np.memmap(path, file[name].dtype, "r", extent.offset, file[name].shape)
+                for name, extent in extents.items()
+            }
+            spec = json.loads(_text(file, "spec"))
             place = Place(*(int(file.attrs[f]) for f in ("view", "part", "start", "stop")))
-    except (OSError, KeyError, ValueError, TypeError, RuntimeError, OverflowError) as error:
+            max_error = float(file.attrs["max_error"])
+    except UNREADABLE as error:
         reason = " ".join(str(error).split())
         raise MenteeError(
             f"{path} is not a whole shard ({reason}): remove it and dump again"
         ) from None
-    rows = place.stop - place.start
-    for name, array in arrays.items():
-        if array.shape[:1] != (rows,):
-            raise MenteeError(
-                f"{path}: {name} has shape {array.shape}, not {rows} rows: dump again"
-            )
-    return Shard(path, spec, fingerprint(spec), place, arrays, digests)
+    return Shard(path, spec, fingerprint(spec), place, arrays, extents, max_error)
 
 
-def _map(path: Path, file: h5py.File, name: str, size: int) -> np.ndarray:
+def _text(file: h5py.File | h5py.Dataset, name: str) -> str:
+    """An attribute's text, unless its header claims more of it than we ever write."""
+    if file.attrs.get_id(name).get_storage_size() > MAX_ATTRIBUTE_BYTES:
+        raise ValueError(f"attribute {name} is too long")
+    text = str(file.attrs[name])
+    if len(text) > MAX_ATTRIBUTE_BYTES:
+        raise ValueError(f"attribute {name} is too long")
+    return text
+
+
+def _extent(file: h5py.File, name: str, size: int) -> Extent:
     if not isinstance(file.get(name, getlink=True), h5py.HardLink):
         raise ValueError(f"{name} is a link to elsewhere")
     dataset = file[name]
@@ -109,24 +133,36 @@ def _map(path: Path, file: h5py.File, name: str, size: int) -> np.ndarray:
         raise ValueError(f"{name} is not a numeric data set")
     if dataset.id.get_create_plist().get_layout() != h5py.h5d.CONTIGUOUS or dataset.external:
         raise ValueError(f"{name} is not stored contiguously in this file")
-    offset = dataset.id.get_offset()
-    if offset is None or offset + dataset.id.get_storage_size() > size:
+    offset, length = dataset.id.get_offset(), dataset.id.get_storage_size()
+    if offset is None or offset + length > size:
         raise ValueError(f"{name} reaches past the end of the file")
-    return np.memmap(path, dataset.dtype, "r", offset, dataset.shape)
+    if length != dataset.size * dataset.dtype.itemsize:
+        raise ValueError(f"{name} has another size than its shape")
+    return Extent(offset, length, _text(dataset, "sha256"))
 
 
 def check_shard(shard: Shard) -> None:
     """Compare every data set with the digest that stands beside it."""
     for name, array in shard.arrays.items():
-        if _digest(array) != shard.digests[name]:
+        if _digest(array) != shard.extents[name].sha256:
             raise MenteeError(f"{shard.path}: {name} is damaged: remove the file and dump again")
+
+
+def entry_of(path: Path) -> Entry:
+    """What a manifest says of a finished shard."""
+    shard = open_shard(path)
+    size = path.stat().st_size
+    return Entry(shard.place.view, shard.place.part, size, digest_file(path), shard.extents)
 
 
 def _digest(array: np.ndarray) -> str:
     return hashlib.sha256(memoryview(np.ascontiguousarray(array)).cast("B")).hexdigest()
 
 
-def _checksums(array: np.ndarray) -> np.ndarray:
-    """CRC-32 of every row, uint32 `(n,)`."""
-    rows = np.ascontiguousarray(array)
-    return np.fromiter((zlib.crc32(row.data) for row in rows), dtype="<u4", count=len(rows))
+def _checksums(arrays: list[np.ndarray], rows: int) -> np.ndarray:
+    """CRC-32 of every row of all arrays together, uint32 `(rows,)`."""
+    sums = np.zeros(rows, dtype="<u4")
+    for array in map(np.ascontiguousarray, arrays):
+        flat = array.reshape(rows, -1).view("u1")
+        sums[:] = [zlib.crc32(row, before) for row, before in zip(flat, sums.tolist(), strict=True)]
+    return sums

@@ -8,7 +8,9 @@ makes only what is missing, and params that are turned back find their old shard
 import fcntl
 import os
 import shutil
-from collections.abc import Iterator
+from collections import deque
+from collections.abc import Callable, Iterator
+from concurrent.futures import Future, ThreadPoolExecutor
 from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
@@ -16,8 +18,18 @@ from typing import Any
 import h5py
 import numpy as np
 
-from pipeline.cache.schema import Place, fingerprint, places, shard_spec
-from pipeline.cache.shard import check_shard, open_shard, write_shard
+from pipeline.cache.schema import (
+    INDEX,
+    MANIFEST,
+    SPEC,
+    Manifest,
+    Place,
+    fingerprint,
+    places,
+    read_manifest,
+    shard_spec,
+)
+from pipeline.cache.shard import check_shard, entry_of, open_shard, write_shard
 from pipeline.errors import MenteeError
 from pipeline.files import digest_file, replaced_whole, write_json, written_whole
 
@@ -63,33 +75,63 @@ class Scratch:
         return shard.fingerprint == fingerprint(shard_spec(spec, kind)) and shard.place == place
 
     def write(
-        self, spec: dict[str, Any], kind: str, place: Place, arrays: dict[str, np.ndarray]
-    ) -> None:
+        self, spec: dict[str, Any], kind: str, place: Place, arrays: dict[str, np.ndarray],
+        max_error: float = 0.0,
+    ) -> None:  # fmt: skip
         path = place.path(self.folder(spec, kind))
-        write_shard(path, arrays, shard_spec(spec, kind), place)
+        write_shard(path, arrays, shard_spec(spec, kind), place, max_error)
 
-    def publish(self, spec: dict[str, Any], kind: str, folder: Path) -> list[dict[str, Any]]:
+    def adopt(self, spec: dict[str, Any], kind: str, folder: Path) -> None:
+        """Take over the good shards of `folder`, a kind that was published or pulled before."""
+        try:
+            manifest = read_manifest(folder)
+        except MenteeError:
+            return
+        if manifest.fingerprint != fingerprint(shard_spec(spec, kind)):
+            return
+        for entry in manifest.entries:
+            place = manifest.place(entry)
+            path, mine = place.path(folder), place.path(self.folder(spec, kind))
+            if path.is_file() and not mine.exists() and digest_file(path) == entry.sha256:
+                link_or_copy(path, mine)
+
+    def publish(self, spec: dict[str, Any], kind: str, folder: Path) -> Manifest:
         """Put every shard of a kind into `folder`, as hard links where the file system can.
 
-        Returns the manifest's rows. What was in `folder` before is replaced as a whole.
+        What was in `folder` before is replaced as a whole.
         """
-        entries = []
         with replaced_whole(folder) as fresh:
             for place in places(spec):
-                source = place.path(self.folder(spec, kind))
-                target = place.path(fresh)
-                link_or_copy(source, target)
-                entries.append(
-                    {
-                        "path": place.path(Path(kind)).as_posix(),
-                        "kind": kind,
-                        "view": place.view,
-                        "rows": [place.start, place.stop],
-                        "bytes": target.stat().st_size,
-                        "sha256": digest_file(target),
-                    }
-                )
-        return entries
+                link_or_copy(place.path(self.folder(spec, kind)), place.path(fresh))
+            return write_manifest(fresh, kind, shard_spec(spec, kind), list(places(spec)))
+
+
+class Beside:
+    """Runs calls one after another in a thread of their own, at most `ahead` of them waiting.
+
+    So the teacher goes on while its answers are written, and memory stays bounded. An error of a
+    call is raised at a later `put`, or at the end. What has begun when the context is left early
+    is finished first: a shard is never cut off by an error elsewhere.
+    """
+
+    def __init__(self, ahead: int):
+        self._ahead = ahead
+        self._pool = ThreadPoolExecutor(1)
+        self._waiting: deque[Future[None]] = deque()
+
+    def put(self, call: Callable[..., None], *arguments: Any) -> None:
+        while len(self._waiting) > self._ahead or (self._waiting and self._waiting[0].done()):
+            self._waiting.popleft().result()
+        self._waiting.append(self._pool.submit(call, *arguments))
+
+    def __enter__(self) -> "Beside":
+        return self
+
+    def __exit__(self, kind: type | None, *_: object) -> None:
+        self._pool.shutdown(cancel_futures=kind is not None)
+        if kind is None:
+            for future in self._waiting:
+                future.result()
 
 
 def link_or_copy(source: Path, target: Path) -> None:
@@ -101,18 +143,21 @@ def link_or_copy(source: Path, target: Path) -> None:
         shutil.copy2(source, target)
 
 
-def write_index(path: Path, ids: tuple[str, ...], labels: np.ndarray) -> None:
-    """Which sample stands in which row: ids as UTF-8 bytes, labels int64."""
-    with written_whole(path) as partial, h5py.File(partial, "w") as file:
+def write_root(root: Path, spec: dict[str, Any], ids: tuple[str, ...], labels: np.ndarray) -> None:
+    """What stands beside the kinds: the whole spec, and which sample stands in which row.
+
+    index.h5 holds ids as UTF-8 bytes and labels as int64.
+    """
+    write_json(root / SPEC, spec)
+    with written_whole(root / INDEX) as partial, h5py.File(partial, "w") as file:
         encoded = np.array([sample.encode() for sample in ids], dtype=bytes)
         file.create_dataset("ids", data=encoded, track_times=False)
         file.create_dataset("labels", data=labels.astype("<i8"), track_times=False)
 
 
-def write_manifest(root: Path, spec: dict[str, Any], entries: list[dict[str, Any]]) -> None:
-    """spec.json and, last of all, manifest.json: a cache with a manifest is complete."""
-    write_json(root / "spec.json", spec)
-    write_json(
-        root / "manifest.json",
-        {"format": spec["format"], "fingerprint": fingerprint(spec), "shards": entries},
-    )
+def write_manifest(folder: Path, kind: str, spec: dict[str, Any], made: list[Place]) -> Manifest:
+    """manifest.json, the last file of a kind's folder: one with a manifest is complete."""
+    entries = tuple(entry_of(place.path(folder)) for place in made)
+    manifest = Manifest(kind, spec, fingerprint(spec), entries)
+    write_json(folder / MANIFEST, manifest.content())
+    return manifest

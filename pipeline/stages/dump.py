@@ -1,6 +1,7 @@
 """dump (stage one): every view of every sample through the teacher, once -> HDF5 shards."""
 
 import time
+from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
@@ -8,7 +9,8 @@ import numpy as np
 import torch
 
 from pipeline.cache import schema
-from pipeline.cache.writer import Scratch, write_index, write_manifest
+from pipeline.cache.encodings import encoding_of, features_encoding, logits_encoding
+from pipeline.cache.writer import Beside, Scratch, write_root
 from pipeline.compute import choose_compute
 from pipeline.errors import MenteeError
 from pipeline.files import write_json
@@ -24,6 +26,7 @@ SCRATCH = Path(".work/cache")
 RUN_FILE = Path("runs/dump.json")
 # Fixed, and the last batch is filled up: kernels may round differently at another batch size.
 BATCH_SIZE = 64
+AHEAD = 4  # batches that may wait to be written: what a killed dump loses besides one shard
 
 
 def dump(params: Params) -> None:
@@ -33,6 +36,9 @@ def dump(params: Params) -> None:
     specs = {split.name: describe(split, params, teacher) for split in splits}
     scratch = Scratch(SCRATCH)
     with scratch.locked():
+        for split in splits:
+            for kind in specs[split.name]["kinds"]:
+                scratch.adopt(specs[split.name], kind, CACHE / split.name / kind)
         work = [
             (split, place, missing)
             for split in splits
@@ -42,11 +48,15 @@ def dump(params: Params) -> None:
         count = sum(place.stop - place.start for _, place, _ in work)
         say(f"teacher {params.teacher.model} on {compute}: {count} views to answer")
         start = time.perf_counter()
-        with Progress("teacher answers", count) as progress:
+        with Progress("teacher answers", count) as progress, Beside(AHEAD) as beside:
             for split, place, missing in work:
-                arrays = answer(teacher, split, place, params, progress)
-                for kind in missing:
-                    scratch.write(specs[split.name], kind, place, arrays[kind])
+                ids = split.ids[place.start : place.stop]
+                regions = draw(ids, place.view, params.views, split.image_size)
+                collector = Collector(specs[split.name], split, place, regions)
+                for rows, pictures, answers in answered(teacher, split, place, regions):
+                    beside.put(collector.add, rows, pictures, answers)
+                    progress.advance(len(pictures))
+                beside.put(collector.write, scratch, missing)
         seconds = time.perf_counter() - start
         for split in splits:
             publish(split, specs[split.name], scratch)
@@ -69,14 +79,19 @@ def describe(split: Split, params: Params, teacher: Teacher) -> dict[str, Any]:
     counts = {"labelled": params.views.labelled, "unlabelled": params.views.unlabelled}
     size = params.teacher.input_size
     example = teacher.answer(torch.zeros(1, 3, size, size, dtype=torch.uint8))
-    dtype = params.cache.dtype
+    classes = example.logits.shape[1]
     kinds: dict[str, Any] = {
         schema.VIEWS: {},
-        schema.LOGITS: {"dtype": dtype, "shape": list(example.logits.shape[1:])},
-    }
+        schema.LOGITS: {
+            "encoding": logits_encoding(params.cache.logits, classes), "shape": [classes],
+        },
+    }  # fmt: skip
+    encoding = features_encoding(params.cache.features)
     for tap, place in params.teacher.taps.items():
         shape = list(example.features[tap].shape[1:])
-        kinds[schema.features_kind(tap)] = {**place.model_dump(), "dtype": dtype, "shape": shape}
+        kinds[schema.features_kind(tap)] = {
+            **place.model_dump(), "encoding": encoding, "shape": shape,
+        }  # fmt: skip
     return {
         "format": schema.FORMAT,
         "split": split.name,
@@ -103,35 +118,66 @@ def describe(split: Split, params: Params, teacher: Teacher) -> dict[str, Any]:
     }
 
 
-def answer(
-    teacher: Teacher, split: Split, place: schema.Place, params: Params, progress: Progress
-) -> dict[str, dict[str, np.ndarray]]:
-    """The arrays of every kind for one place: what was shown, logits, features by tap."""
-    ids = split.ids[place.start : place.stop]
-    regions = draw(ids, place.view, params.views, split.image_size)
+class Collector:
+    """Gathers a place's answers, batch by batch, and writes them as a shard of every kind."""
+
+    def __init__(
+        self, spec: dict[str, Any], split: Split, place: schema.Place, regions: np.ndarray
+    ):
+        self.spec, self.place = spec, place
+        self.ids = split.ids[place.start : place.stop]
+        self.regions = regions
+        self.pixels = np.empty(len(regions), dtype="<u8")
+        self.values: dict[str, np.ndarray] = {
+            kind: np.empty((len(regions), *described["shape"]), dtype=np.float32)
+            for kind, described in spec["kinds"].items()
+            if kind != schema.VIEWS
+        }
+
+    def add(self, rows: slice, pictures: torch.Tensor, answers: Answers) -> None:
+        self.pixels[rows] = pixel_digests(pictures)
+        self.values[schema.LOGITS][rows] = answers.logits
+        for tap, features in answers.features.items():
+            self.values[schema.features_kind(tap)][rows] = features
+
+    def write(self, scratch: Scratch, kinds: list[str]) -> None:
+        for kind in kinds:
+            arrays, max_error = self.encoded(kind)
+            scratch.write(self.spec, kind, self.place, arrays, max_error)
+
+    def encoded(self, kind: str) -> tuple[dict[str, np.ndarray], float]:
+        """The arrays of a kind's shard, and how far a stored value is off at most."""
+        if kind == schema.VIEWS:
+            regions = self.regions.astype("<i4")
+            return {schema.REGIONS: regions, schema.PIXELS: self.pixels}, 0.0
+        values = self.values[kind]
+        self.check_finite(values, kind, "float32")
+        encoding = encoding_of(self.spec["kinds"][kind])
+        arrays = encoding.encode(values)
+        self.check_finite(arrays[schema.VALUES], kind, arrays[schema.VALUES].dtype.name)
+        return arrays, encoding.max_error(values, arrays)
+
+    def check_finite(self, values: np.ndarray, kind: str, dtype: str) -> None:
+        finite = np.isfinite(values).reshape(len(values), -1).all(axis=1)
+        if not finite.all():
+            sample, view = self.ids[int(np.argmin(finite))], self.place.view
+            raise MenteeError(
+                f"{kind} of sample {sample}, view {view}, is not finite in {dtype}: set "
+                f"cache.{'logits' if kind == schema.LOGITS else 'features'} to float32, or check "
+                f"the teacher's weights"
+            )
+
+
+def answered(
+    teacher: Teacher, split: Split, place: schema.Place, regions: np.ndarray
+) -> Iterator[tuple[slice, torch.Tensor, Answers]]:
+    """The rows of each batch of a place, its pictures and what the teacher says of them."""
     images = torch.from_numpy(split.images[place.start : place.stop])
-    digests, answers = [], []
-    for start in range(0, len(ids), BATCH_SIZE):
-        batch = slice(start, start + BATCH_SIZE)
-        pictures = replay(
-            images[batch], torch.from_numpy(regions[batch]), params.teacher.input_size
-        )
-        digests.append(pixel_digests(pictures))
-        answers.append(answer_filled_up(teacher, pictures))
-        progress.advance(len(pictures))
-    dtype = np.dtype(params.cache.dtype).newbyteorder("<")
-    arrays = {
-        schema.VIEWS: {
-            schema.REGIONS: regions.astype("<i4"), schema.PIXELS: np.concatenate(digests),
-        },
-        schema.LOGITS: {schema.VALUES: joined([a.logits for a in answers], dtype)},
-    }  # fmt: skip
-    for tap in teacher.taps:
-        values = joined([a.features[tap] for a in answers], dtype)
-        arrays[schema.features_kind(tap)] = {schema.VALUES: values}
-    for kind in arrays.keys() - {schema.VIEWS}:
-        check_finite(arrays[kind][schema.VALUES], kind, ids, place.view)
-    return arrays
+    for start in range(0, len(regions), BATCH_SIZE):
+        rows = slice(start, min(start + BATCH_SIZE, len(regions)))
+        cut = torch.from_numpy(regions[rows])
+        pictures = replay(images[rows], cut, teacher.input_size)
+        yield rows, pictures, answer_filled_up(teacher, pictures)
 
 
 def answer_filled_up(teacher: Teacher, pictures: torch.Tensor) -> Answers:
@@ -143,28 +189,10 @@ def answer_filled_up(teacher: Teacher, pictures: torch.Tensor) -> Answers:
     return Answers(answers.logits[:count].cpu(), features)
 
 
-def joined(parts: list[torch.Tensor], dtype: np.dtype) -> np.ndarray:
-    with np.errstate(over="ignore"):  # an overflow is found, and named, by check_finite
-        return torch.cat(parts).numpy().astype(dtype)
-
-
-def check_finite(values: np.ndarray, kind: str, ids: tuple[str, ...], view: int) -> None:
-    finite = np.isfinite(values).reshape(len(values), -1).all(axis=1)
-    if not finite.all():
-        row = int(np.argmin(finite))
-        raise MenteeError(
-            f"{kind} of sample {ids[row]}, view {view}, is not finite in {values.dtype.name}: "
-            f"set cache.dtype to float32, or check the teacher's weights"
-        )
-
-
 def publish(split: Split, spec: dict[str, Any], scratch: Scratch) -> None:
     """Move a split's finished shards to where DVC and the students look for them."""
     root = CACHE / split.name
-    entries = [
-        entry for kind in spec["kinds"] for entry in scratch.publish(spec, kind, root / kind)
-    ]
-    write_index(root / "index.h5", split.ids, split.labels)
-    write_manifest(root, spec, entries)
-    size = sum(entry["bytes"] for entry in entries) / 1e6
+    manifests = [scratch.publish(spec, kind, root / kind) for kind in spec["kinds"]]
+    write_root(root, spec, split.ids, split.labels)
+    size = sum(entry.bytes for manifest in manifests for entry in manifest.entries) / 1e6
     say(f"{root}: {spec['views']['count']} views of {len(split)} images, {size:.0f} MB")

@@ -6,9 +6,10 @@ from pathlib import Path
 import numpy as np
 
 from pipeline.cache import schema
+from pipeline.cache.encodings import encoding_of, logits_encoding
 from pipeline.cache.reader import Kind
 from pipeline.cache.shard import write_shard
-from pipeline.cache.writer import link_or_copy
+from pipeline.cache.writer import link_or_copy, write_manifest
 from pipeline.errors import MenteeError
 from pipeline.files import replaced_whole, write_json
 from pipeline.heads import LinearHead, fit_head
@@ -58,7 +59,7 @@ def write_task_logits(params: Params, split: Split, chosen: LinearHead) -> None:
         (CACHE / split.name / schema.TASK_LOGITS).mkdir(parents=True, exist_ok=True)
         return
     features = open_kind(CACHE, split, schema.features_kind(params.head.tap))
-    dtype = np.dtype(params.cache.dtype).newbyteorder("<")
+    classes = len(split.class_names)
     digest = hashlib.sha256(chosen.weight.tobytes() + chosen.bias.tobytes()).hexdigest()
     spec = {
         **features.spec,
@@ -68,13 +69,19 @@ def write_task_logits(params: Params, split: Split, chosen: LinearHead) -> None:
             "sha256": digest,
         },
         "kinds": {
-            schema.TASK_LOGITS: {"dtype": params.cache.dtype, "shape": [len(split.class_names)]}
+            schema.TASK_LOGITS: {
+                "encoding": logits_encoding(params.cache.logits, classes), "shape": [classes],
+            }
         },
-    }
+    }  # fmt: skip
+    encoding = encoding_of(spec["kinds"][schema.TASK_LOGITS])
     with replaced_whole(CACHE / split.name / schema.TASK_LOGITS) as fresh:
-        for shard in features.shards():
-            logits = chosen.logits(shard.arrays[schema.VALUES]).astype(dtype)
-            write_shard(shard.place.path(fresh), {schema.VALUES: logits}, spec, shard.place)
+        for place, rows in features.parts():
+            logits = chosen.logits(rows)
+            arrays = encoding.encode(logits)
+            error = encoding.max_error(logits, arrays)
+            write_shard(place.path(fresh), arrays, spec, place, error)
+        write_manifest(fresh, schema.TASK_LOGITS, spec, features.places)
 
 
 def take_over_logits(split: Split) -> None:
@@ -90,5 +97,6 @@ def take_over_logits(split: Split) -> None:
             f"{len(split.class_names)}: set head.fit to true"
         )
     with replaced_whole(folder / schema.TASK_LOGITS) as fresh:
-        for shard in logits.shards():
-            link_or_copy(shard.path, shard.place.path(fresh))
+        for place in logits.places:
+            link_or_copy(place.path(logits.folder), place.path(fresh))
+        write_manifest(fresh, schema.LOGITS, logits.spec, logits.places)

@@ -1,0 +1,97 @@
+"""Many shards as one array: the same rows of every file, mapped side by side.
+
+Gathering rows from an array a file costs several NumPy calls a file, more than the copying itself
+where a batch touches every view. So a range of addresses is reserved and every shard's data set is
+mapped into its place there; one `take` then gathers from all of them at the speed of RAM.
+"""
+
+import ctypes
+import mmap
+import os
+import weakref
+from dataclasses import dataclass
+from math import gcd
+from pathlib import Path
+
+import numpy as np
+
+from pipeline.cache.encodings import Layout
+from pipeline.errors import MenteeError
+
+# What Python's own mmap cannot do: map a file at an address of our choice (mmap(2), POSIX).
+_LIBC = ctypes.CDLL(None, use_errno=True)
+_LIBC.mmap.restype = ctypes.c_void_p
+_LIBC.mmap.argtypes = [
+    ctypes.c_void_p, ctypes.c_size_t, ctypes.c_int, ctypes.c_int, ctypes.c_int, ctypes.c_int64,
+]  # fmt: skip
+_LIBC.munmap.argtypes = [ctypes.c_void_p, ctypes.c_size_t]
+_LIBC.madvise.argtypes = [ctypes.c_void_p, ctypes.c_size_t, ctypes.c_int]
+_NO_ACCESS, _MAP_FIXED = 0x0, 0x10
+_MAP_FAILED = ctypes.c_void_p(-1).value
+_ANONYMOUS = mmap.MAP_PRIVATE | mmap.MAP_ANONYMOUS
+
+
+@dataclass(frozen=True)
+class Piece:
+    """A data set inside a file: `rows` rows from the byte `offset` on."""
+
+    path: Path
+    offset: int
+    rows: int
+
+
+class Region:
+    """Data sets of one layout as one read-only array `(len(pieces) * stride, ...)`.
+
+    The rows of piece `p` begin at `p * stride`; what follows its last row is no memory at all and
+    must not be read.
+    """
+
+    def __init__(self, pieces: list[Piece], layout: Layout):
+        page = mmap.ALLOCATIONGRANULARITY
+        step = page // gcd(page, layout.bytes)  # so many rows fill whole pages
+        self.stride = -(-max(piece.rows for piece in pieces) // step) * step
+        piece_bytes = self.stride * layout.bytes
+        self.bytes = len(pieces) * piece_bytes
+        self._address = _mapped(None, self.bytes, _NO_ACCESS, _ANONYMOUS)
+        buffer = (ctypes.c_char * self.bytes).from_address(self._address)
+        weakref.finalize(buffer, _LIBC.munmap, self._address, self.bytes)
+        for number, piece in enumerate(pieces):
+            _place(piece, self._address + number * piece_bytes, piece.rows * layout.bytes)
+        self.array = np.frombuffer(buffer, dtype=layout.dtype)
+        self.array = self.array.reshape(len(pieces) * self.stride, *layout.shape)
+        self.array.flags.writeable = False
+
+    def forget(self) -> None:
+        """Hand the pages that were read back; they stay in the system's own cache of files."""
+        _LIBC.madvise(self._address, self.bytes, mmap.MADV_DONTNEED)
+
+
+def _place(piece: Piece, address: int, length: int) -> None:
+    """Map a piece at `address`, or copy it there if it does not begin on a page.
+
+    Only data sets smaller than a page do not, where pages have 4,096 bytes.
+    """
+    if not length:
+        return
+    with open(piece.path, "rb") as file:
+        if os.fstat(file.fileno()).st_size < piece.offset + length:
+            raise MenteeError(f"{piece.path} is truncated: remove it and dump again")
+        if piece.offset % mmap.ALLOCATIONGRANULARITY == 0:
+            flags = mmap.MAP_SHARED | _MAP_FIXED
+            _mapped(address, length, mmap.PROT_READ, flags, file.fileno(), piece.offset)
+            return
+        access = mmap.PROT_READ | mmap.PROT_WRITE
+        _mapped(address, length, access, _ANONYMOUS | _MAP_FIXED)
+        file.seek(piece.offset)
+        file.readinto((ctypes.c_char * length).from_address(address))
+
+
+def _mapped(
+    address: int | None, length: int, access: int, flags: int, file: int = -1, offset: int = 0
+) -> int:
+    got = _LIBC.mmap(address, length, access, flags, file, offset)
+    if got == _MAP_FAILED:
+        error = ctypes.get_errno()
+        raise OSError(error, os.strerror(error))
+    return got
