@@ -27,6 +27,7 @@ _LIBC.mmap.argtypes = [
 _LIBC.munmap.argtypes = [ctypes.c_void_p, ctypes.c_size_t]
 _LIBC.madvise.argtypes = [ctypes.c_void_p, ctypes.c_size_t, ctypes.c_int]
 _NO_ACCESS, _MAP_FIXED = 0x0, 0x10
+_HUGE_PAGE, _MADV_HUGEPAGE = 2 << 20, 14
 _MAP_FAILED = ctypes.c_void_p(-1).value
 _ANONYMOUS = mmap.MAP_PRIVATE | mmap.MAP_ANONYMOUS
 
@@ -48,16 +49,23 @@ class Region:
     """
 
     def __init__(self, pieces: list[Piece], layout: Layout):
-        page = mmap.ALLOCATIONGRANULARITY
+        rows = max(piece.rows for piece in pieces)
+        large = rows * layout.bytes >= _HUGE_PAGE
+        page = _HUGE_PAGE if large else mmap.ALLOCATIONGRANULARITY
         step = page // gcd(page, layout.bytes)  # so many rows fill whole pages
-        self.stride = -(-max(piece.rows for piece in pieces) // step) * step
+        self.stride = -(-rows // step) * step
         piece_bytes = self.stride * layout.bytes
         self.bytes = len(pieces) * piece_bytes
-        self._address = _mapped(None, self.bytes, _NO_ACCESS, _ANONYMOUS)
+        reserved = self.bytes + 2 * page
+        start = _mapped(None, reserved, _NO_ACCESS, _ANONYMOUS)
+        # Memory and file agree about where a page begins, so that huge pages can be used.
+        self._address = -(-start // page) * page + pieces[0].offset % page
         buffer = (ctypes.c_char * self.bytes).from_address(self._address)
-        weakref.finalize(buffer, _LIBC.munmap, self._address, self.bytes)
+        weakref.finalize(buffer, _LIBC.munmap, start, reserved)
         for number, piece in enumerate(pieces):
             _place(piece, self._address + number * piece_bytes, piece.rows * layout.bytes)
+        if large:
+            _LIBC.madvise(self._address, self.bytes, _MADV_HUGEPAGE)
         self.array = np.frombuffer(buffer, dtype=layout.dtype)
         self.array = self.array.reshape(len(pieces) * self.stride, *layout.shape)
         self.array.flags.writeable = False

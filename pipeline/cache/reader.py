@@ -7,6 +7,7 @@ from typing import Any
 
 import numpy as np
 
+from pipeline.cache import schema
 from pipeline.cache.encodings import Arrays, Layout, encoding_of
 from pipeline.cache.mapping import Piece, Region
 from pipeline.cache.schema import (
@@ -49,14 +50,13 @@ class Kind:
         self.rows_per_shard: int = self.spec["rows_per_shard"]
         self.places = self._places()
         self.views = 1 + self.places[-1].view
-        try:
-            described = self.spec["kinds"][self.manifest.kind]
-            self._encoding = None if "encoding" not in described else encoding_of(described)
-        except ValueError as error:
-            raise MenteeError(f"{folder / MANIFEST}: {error}: use a newer version") from None
         self._layout = layout_of(self.manifest)
+        self._by_row = [name for name, layout in self._layout.items() if layout.by_row]
+        self._is_encoded = list(self._layout) != [VALUES] and self.manifest.kind != VIEWS
+        if self._is_encoded:
+            self._encoding = encoding_of(self.spec["kinds"][self.manifest.kind])
         shards = [open_kind_shard(folder, self.manifest, place) for place in self.places]
-        self._regions = {name: self._region(shards, name) for name in self._by_row()}
+        self._regions = {name: self._region(shards, name) for name in self._by_row}
         self._shared = self._shared_arrays(shards)
         self._unforgotten = 0
 
@@ -82,9 +82,6 @@ class Kind:
                 places.append(place)
         return places
 
-    def _by_row(self) -> list[str]:
-        return [name for name, layout in self._layout.items() if layout.by_row]
-
     def _region(self, shards: list[Shard], name: str) -> Region:
         pieces = [
             Piece(shard.path, shard.extents[name].offset, shard.place.stop - shard.place.start)
@@ -107,36 +104,36 @@ class Kind:
 
         Answers are decoded: float16 where they are stored so, else float32.
         """
-        views, rows = np.asarray(views), np.asarray(rows)
-        if len(rows) and not (
-            rows.min() >= 0 and rows.max() < self.rows and views.min() >= 0
-            and views.max() < self.views
-        ):  # fmt: skip
+        if len(rows) and (
+            min(rows.min(), views.min()) < 0 or rows.max() >= self.rows or views.max() >= self.views
+        ):
             raise IndexError(f"{self.folder} has {self.views} views of {self.rows} rows")
-        part = rows // self.rows_per_shard
-        shard = views * (len(self.places) // self.views) + part
-        within = rows - part * self.rows_per_shard
-        if array != VALUES or self._encoding is None:
-            return self._take(array, shard, within)
-        arrays = {name: self._take(name, shard, within) for name in self._by_row()}
-        arrays |= {name: shared[shard] for name, shared in self._shared.items()}
+        if array != VALUES or not self._is_encoded:
+            return self._take(array, views, rows)
+        arrays = {name: self._take(name, views, rows) for name in self._by_row}
+        if self._shared:
+            shard = views * schema.parts(self.spec) + rows // self.rows_per_shard
+            arrays |= {name: shared[shard] for name, shared in self._shared.items()}
         return self._encoding.decode(arrays)
 
-    def _take(self, name: str, shard: np.ndarray, within: np.ndarray) -> np.ndarray:
+    def _take(self, name: str, views: np.ndarray, rows: np.ndarray) -> np.ndarray:
         region = self._regions[name]
         if region.bytes > RESIDENT_BYTES:
-            self._unforgotten += len(within) * self._layout[name].bytes
+            self._unforgotten += len(rows) * self._layout[name].bytes
             if self._unforgotten > RESIDENT_BYTES:
                 region.forget()
                 self._unforgotten = 0
-        return region.array.take(shard * region.stride + within, axis=0)
+        index = views * (schema.parts(self.spec) * region.stride) + rows
+        if gap := region.stride - self.rows_per_shard:
+            index += rows // self.rows_per_shard * gap
+        return region.array.take(index, axis=0)
 
     def part(self, place: Place, array: str = VALUES) -> np.ndarray:
         """Every row of one shard, decoded: `(rows, ...)`."""
         number = self.places.index(place)
-        if array != VALUES or self._encoding is None:
+        if array != VALUES or not self._is_encoded:
             return self._slice(array, number)
-        arrays = {name: self._slice(name, number) for name in self._by_row()}
+        arrays = {name: self._slice(name, number) for name in self._by_row}
         arrays |= {name: shared[number] for name, shared in self._shared.items()}
         return self._encoding.decode(arrays)
 
@@ -176,7 +173,10 @@ def layout_of(manifest: Manifest) -> dict[str, Layout]:
     """The arrays that every shard of a kind must hold, checksums aside."""
     if manifest.kind == VIEWS:
         return VIEWS_LAYOUT
-    return encoding_of(manifest.spec["kinds"][manifest.kind]).layout
+    try:
+        return encoding_of(manifest.spec["kinds"][manifest.kind]).layout
+    except ValueError as error:
+        raise MenteeError(f"the cache of {manifest.kind}: {error}: use a newer version") from None
 
 
 def open_kind_shard(folder: Path, manifest: Manifest, place: Place) -> Shard:
