@@ -8,6 +8,7 @@ from pathlib import Path
 
 import click
 
+from pipeline.cache_cli import cache
 from pipeline.errors import MenteeError
 
 
@@ -34,6 +35,9 @@ def main() -> None:
     The commands are the stages of dvc.yaml, in this order. `dvc repro` runs those that are out of
     date; each also runs by itself, reading params.yaml in the current folder.
     """
+
+
+main.add_command(cache)
 
 
 @main.command()

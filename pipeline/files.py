@@ -51,9 +51,13 @@ def write_text(path: Path, text: str) -> None:
         partial.write_text(text, encoding="utf-8")
 
 
+def json_text(content: Any) -> str:
+    """`content` as indented JSON with sorted keys, so that equal content is equal bytes."""
+    return json.dumps(content, indent=2, sort_keys=True) + "\n"
+
+
 def write_json(path: Path, content: Any) -> None:
-    """Write `content` as indented JSON with sorted keys, so that equal content is equal bytes."""
-    write_text(path, json.dumps(content, indent=2, sort_keys=True) + "\n")
+    write_text(path, json_text(content))
 
 
 def read_json(path: Path) -> Any:

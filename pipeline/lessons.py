@@ -1,15 +1,16 @@
 """What stage two reads: images replayed as the teacher saw them, with what it said of them.
 
-Images and regions lie on the device; the teacher's answers are gathered from memory maps.
+Images and regions lie on the device, and so do the teacher's answers where they fit; else they
+are gathered from memory maps.
 """
 
 from collections.abc import Iterator
 from pathlib import Path
-from typing import Any
 
 import numpy as np
 import torch
 
+from pipeline.cache.kinds import dump_of
 from pipeline.cache.reader import Kind
 from pipeline.cache.schema import PIXELS, REGIONS, TASK_LOGITS, VIEWS, features_kind
 from pipeline.errors import MenteeError
@@ -27,8 +28,9 @@ class Lessons:
 
     def __init__(
         self, split: Split, regions: np.ndarray, logits: Kind | None, features: dict[str, Kind],
-        input_size: int, device: torch.device,
+        input_size: int, device: torch.device, resident_bytes: int = 0,
     ):  # fmt: skip
+        """Answers are held on the device, smallest first, as long as `resident_bytes` last."""
         self.split = split
         self.views = len(regions)
         self.images = torch.from_numpy(split.images).to(device)
@@ -36,19 +38,46 @@ class Lessons:
         self.regions = torch.from_numpy(regions).to(device)
         self.logits, self.features = logits, features
         self.input_size, self.device = input_size, device
+        self._held: dict[Kind, torch.Tensor] = {}
+        kinds = [*([logits] if logits else []), *features.values()]
+        for kind in sorted(kinds, key=lambda kind: kind.decoded_bytes):
+            if kind.decoded_bytes <= resident_bytes:
+                self._held[kind] = load(kind, device)
+                resident_bytes -= kind.decoded_bytes
 
     def batch(self, rows: np.ndarray, views: np.ndarray) -> Batch:
         """The views `views[i]` of the samples `rows[i]`; both int64 `(n,)`."""
         chosen = torch.from_numpy(rows).to(self.device)
-        regions = self.regions[torch.from_numpy(views).to(self.device), chosen]
+        shown = torch.from_numpy(views).to(self.device)
+        regions = self.regions[shown, chosen]
         pictures = replay(self.images[chosen], regions, self.input_size)
-        logits = None if self.logits is None else self._gather(self.logits, views, rows)
-        features = {tap: self._gather(kind, views, rows) for tap, kind in self.features.items()}
+
+        def answers(kind: Kind) -> torch.Tensor:
+            if kind in self._held:
+                return self._held[kind][shown, chosen].float()
+            gathered = torch.from_numpy(kind.gather(views, rows))
+            return gathered.to(self.device, non_blocking=True).float()
+
+        logits = None if self.logits is None else answers(self.logits)
+        features = {tap: answers(kind) for tap, kind in self.features.items()}
         return Batch(pictures, self.labels[chosen], logits, features)
 
-    def _gather(self, kind: Kind, views: np.ndarray, rows: np.ndarray) -> torch.Tensor:
-        answers = torch.from_numpy(kind.gather(views, rows))
-        return answers.to(self.device, non_blocking=True).float()
+
+def load(kind: Kind, device: torch.device) -> torch.Tensor:
+    """A whole kind on the device, decoded: `(views, rows, ...)`."""
+    dtype = torch.from_numpy(kind.part(kind.places[0])[:0].copy()).dtype
+    held = torch.empty((kind.views, kind.rows, *kind.shape), dtype=dtype, device=device)
+    for place, values in kind.parts():
+        held[place.view, place.start : place.stop] = torch.from_numpy(values.copy()).to(device)
+    return held
+
+
+def memory_for_answers(device: torch.device, share: float) -> int:
+    """Bytes of a GPU's free memory that answers may fill; 0 on a CPU, where maps are memory."""
+    if device.type != "cuda":
+        return 0
+    free, _ = torch.cuda.mem_get_info(device)
+    return int(free * share)
 
 
 def lone_lessons(split: Split, settings: Views, input_size: int, device: torch.device) -> Lessons:
@@ -59,14 +88,14 @@ def lone_lessons(split: Split, settings: Views, input_size: int, device: torch.d
 
 def mentored_lessons(
     split: Split, reads_logits: bool, taps: list[str], input_size: int, device: torch.device,
-    root: Path = CACHE,
+    root: Path = CACHE, resident_share: float = 0.0,
 ) -> Lessons:  # fmt: skip
     """A split with the teacher's answers from `root/<split>`, checked against the images."""
     views = open_kind(root, split, VIEWS)
     logits = open_kind(root, split, TASK_LOGITS) if reads_logits else None
     features = {tap: open_kind(root, split, features_kind(tap)) for tap in taps}
     for kind in (*([logits] if logits else []), *features.values()):
-        if _dump_of(kind) != _dump_of(views):
+        if dump_of(kind.spec) != dump_of(views.spec):
             raise MenteeError(
                 f"{kind.folder} is of another dump than {views.folder}: run `mentee dump` and "
                 f"`mentee head` again"
@@ -83,12 +112,8 @@ def mentored_lessons(
         )
     check_replay(split, views)
     regions = np.stack([views.view(view, REGIONS) for view in range(views.views)])
-    return Lessons(split, regions, logits, features, input_size, device)
-
-
-def _dump_of(kind: Kind) -> dict[str, Any]:
-    """What all kinds of one dump have in common."""
-    return {key: value for key, value in kind.spec.items() if key not in ("kinds", "head")}
+    resident = memory_for_answers(device, resident_share)
+    return Lessons(split, regions, logits, features, input_size, device, resident)
 
 
 def open_kind(root: Path, split: Split, name: str) -> Kind:

@@ -59,7 +59,8 @@ class Region:
         reserved = self.bytes + 2 * page
         start = _mapped(None, reserved, _NO_ACCESS, _ANONYMOUS)
         # Memory and file agree about where a page begins, so that huge pages can be used.
-        self._address = -(-start // page) * page + pieces[0].offset % page
+        ahead = pieces[0].offset % page if large else 0
+        self._address = -(-start // page) * page + ahead - ahead % mmap.ALLOCATIONGRANULARITY
         buffer = (ctypes.c_char * self.bytes).from_address(self._address)
         weakref.finalize(buffer, _LIBC.munmap, start, reserved)
         for number, piece in enumerate(pieces):

@@ -1,5 +1,6 @@
 """Reading a kind of a cache: rows of any views in any order, from maps of its shards."""
 
+import math
 from collections.abc import Iterator
 from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
@@ -56,6 +57,8 @@ class Kind:
         if self._is_encoded:
             self._encoding = encoding_of(self.spec["kinds"][self.manifest.kind])
         shards = [open_kind_shard(folder, self.manifest, place) for place in self.places]
+        plain = self._layout[VALUES].dtype if VALUES in self._layout else np.dtype("<f4")
+        self._decoded_dtype = np.dtype("<f4") if self._is_encoded else plain
         self._regions = {name: self._region(shards, name) for name in self._by_row}
         self._shared = self._shared_arrays(shards)
         self._unforgotten = 0
@@ -98,6 +101,12 @@ class Kind:
     def shape(self) -> tuple[int, ...]:
         """The shape of one row."""
         return tuple(self.spec["kinds"][self.manifest.kind]["shape"])
+
+    @property
+    def decoded_bytes(self) -> int:
+        """Bytes of all rows of all views as `gather` would return them."""
+        row = self._decoded_dtype.itemsize * math.prod(self.shape)
+        return self.views * self.rows * row
 
     def gather(self, views: np.ndarray, rows: np.ndarray, array: str = VALUES) -> np.ndarray:
         """The rows `rows[i]` of the views `views[i]`: `(n,)` and `(n,)` -> `(n, ...)`.

@@ -17,6 +17,7 @@ VIEWS, LOGITS, TASK_LOGITS = "views", "logits", "task_logits"
 VALUES, CHECKSUMS = "values", "checksums"
 REGIONS, PIXELS = "regions", "pixels"
 MANIFEST, SPEC, INDEX = "manifest.json", "spec.json", "index.h5"
+ARCHIVE = "archive.json"  # in the place of a manifest, where a kind is packed
 MAX_MANIFEST_BYTES = 64 << 20
 _SHARD_PATH = re.compile(r"v(\d{3,})/p(\d{5,})\.h5")
 
@@ -127,16 +128,16 @@ def read_manifest(folder: Path) -> Manifest:
     """The manifest of a kind's folder; nothing in it is believed before it is checked."""
     path = folder / MANIFEST
     try:
-        if path.stat().st_size > MAX_MANIFEST_BYTES:
-            raise MenteeError(f"{path} is larger than any manifest: this is not a cache of ours")
-        content = json.loads(path.read_bytes())
+        content = read_bounded_json(path)
         if content["format"] != FORMAT:
             raise MenteeError(
                 f"{path} has cache format {content['format']!r}, this version reads {FORMAT}: "
                 f"dump again"
             )
-        return _manifest(content)
+        return parse_manifest(content)
     except FileNotFoundError:
+        if (folder / ARCHIVE).is_file():
+            raise MenteeError(f"{folder} is packed: run `mentee cache unpack` first") from None
         raise MenteeError(
             f"{folder} holds no cache (no {MANIFEST}): run `mentee dump` and `mentee head`, or "
             f"`dvc pull` it"
@@ -146,7 +147,15 @@ def read_manifest(folder: Path) -> Manifest:
         raise MenteeError(f"{path} is not a manifest ({reason}): dump again") from None
 
 
-def _manifest(content: dict[str, Any]) -> Manifest:
+def read_bounded_json(path: Path) -> Any:
+    """JSON that may come from a stranger; a ValueError if it is larger than any of ours."""
+    if path.stat().st_size > MAX_MANIFEST_BYTES:
+        raise ValueError(f"it has more than {MAX_MANIFEST_BYTES} bytes")
+    return json.loads(path.read_bytes())
+
+
+def parse_manifest(content: dict[str, Any]) -> Manifest:
+    """A manifest from its JSON content; a ValueError or KeyError says what makes no sense."""
     kind, spec = content["kind"], content["spec"]
     check_spec(spec)
     if list(spec["kinds"]) != [kind]:

@@ -56,7 +56,10 @@ class Scratch:
             yield
 
     def folder(self, spec: dict[str, Any], kind: str) -> Path:
-        return self.root / fingerprint(shard_spec(spec, kind))[:16]
+        return self.folder_of(fingerprint(shard_spec(spec, kind)))
+
+    def folder_of(self, fingerprint: str) -> Path:
+        return self.root / fingerprint[:16]
 
     def missing(self, spec: dict[str, Any], place: Place) -> list[str]:
         """The kinds whose shard at this place is not there yet."""
@@ -144,15 +147,15 @@ def link_or_copy(source: Path, target: Path) -> None:
 
 
 def write_root(root: Path, spec: dict[str, Any], ids: tuple[str, ...], labels: np.ndarray) -> None:
-    """What stands beside the kinds: the whole spec, and which sample stands in which row.
+    """What stands beside the kinds: which sample stands in which row, and the whole spec.
 
-    index.h5 holds ids as UTF-8 bytes and labels as int64.
+    index.h5 holds ids as UTF-8 bytes and labels as int64; spec.json says its digest.
     """
-    write_json(root / SPEC, spec)
     with written_whole(root / INDEX) as partial, h5py.File(partial, "w") as file:
         encoded = np.array([sample.encode() for sample in ids], dtype=bytes)
         file.create_dataset("ids", data=encoded, track_times=False)
         file.create_dataset("labels", data=labels.astype("<i8"), track_times=False)
+    write_json(root / SPEC, {**spec, "index": {"sha256": digest_file(root / INDEX)}})
 
 
 def write_manifest(folder: Path, kind: str, spec: dict[str, Any], made: list[Place]) -> Manifest:

@@ -74,9 +74,14 @@ def dump(params: Params) -> None:
     )
 
 
+def views_of_split(params: Params, name: str) -> int:
+    """How many views of an image there are; evaluation images are shown as they are, once."""
+    counts = {"labelled": params.views.labelled, "unlabelled": params.views.unlabelled}
+    return counts.get(name, 1)
+
+
 def describe(split: Split, params: Params, teacher: Teacher) -> dict[str, Any]:
     """spec.json: everything that decides the numbers of a split's cache."""
-    counts = {"labelled": params.views.labelled, "unlabelled": params.views.unlabelled}
     size = params.teacher.input_size
     example = teacher.answer(torch.zeros(1, 3, size, size, dtype=torch.uint8))
     classes = example.logits.shape[1]
@@ -99,8 +104,7 @@ def describe(split: Split, params: Params, teacher: Teacher) -> dict[str, Any]:
         "rows_per_shard": params.cache.rows_per_shard,
         "data": {"digest": split.digest(), "class_names": list(split.class_names)},
         "views": {
-            # Evaluation images are shown as they are: one view, the plain one.
-            "count": counts.get(split.name, 1),
+            "count": views_of_split(params, split.name),
             **params.views.model_dump(exclude={"labelled", "unlabelled"}),
             "image_size": list(split.image_size),
         },

@@ -43,7 +43,10 @@ def train(params: Params, variant: Variant) -> None:
     def lessons(split: Split) -> Lessons:
         if not mentored:
             return lone_lessons(split, params.views, size, device)
-        return mentored_lessons(split, mode.reads_logits, taps, size, device)
+        return mentored_lessons(
+            split, mode.reads_logits, taps, size, device,
+            resident_share=params.runtime.resident_share,
+        )  # fmt: skip
 
     seen = lessons(labelled)
     extra = lessons(unlabelled) if unlabelled else None

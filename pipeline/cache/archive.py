@@ -1,0 +1,138 @@
+"""The archive layout: every data set in gzip chunks, a filter that every HDF5 has.
+
+Smaller on the wire and slow to read at random, so nobody trains from it: `unpack` gives the fast
+layout back, bit for bit, and checks that it does.
+"""
+
+from pathlib import Path
+from typing import Any
+
+import h5py
+import numpy as np
+
+from pipeline.cache.encodings import Layout
+from pipeline.cache.reader import check_files, layout_of, open_kind_shard
+from pipeline.cache.schema import (
+    ARCHIVE,
+    CHECKSUMS,
+    Entry,
+    Manifest,
+    Place,
+    parse_manifest,
+    read_bounded_json,
+)
+from pipeline.cache.shard import UNREADABLE, write_shard
+from pipeline.cache.writer import write_manifest
+from pipeline.errors import MenteeError
+from pipeline.files import digest_file, write_json, written_whole
+
+CHUNK_BYTES = 1 << 20
+MAX_ARRAY_BYTES = 4 << 30
+MAX_RATIO = 1100  # gzip cannot shrink anything further than about 1,030 to 1
+_FILTERS = {h5py.h5z.FILTER_DEFLATE, h5py.h5z.FILTER_SHUFFLE}
+
+
+def pack_kind(folder: Path, manifest: Manifest, target: Path) -> None:
+    """Write a kind's archive into `target`: the same paths, and archive.json."""
+    check_files(folder, manifest)
+    files = {}
+    for entry in manifest.entries:
+        place = manifest.place(entry)
+        shard = open_kind_shard(folder, manifest, place)
+        path = place.path(target)
+        with written_whole(path) as partial, h5py.File(partial, "w") as file:
+            file.attrs["max_error"] = shard.max_error
+            for name, array in shard.arrays.items():
+                if name != CHECKSUMS:
+                    _pack_array(file, name, array)
+        key = place.path(Path()).as_posix()
+        files[key] = {"bytes": path.stat().st_size, "sha256": digest_file(path)}
+    write_json(target / ARCHIVE, {"manifest": manifest.content(), "files": files})
+
+
+def _pack_array(file: h5py.File, name: str, array: np.ndarray) -> None:
+    row = max(1, array.nbytes // max(1, len(array)))
+    rows = min(max(1, CHUNK_BYTES // row), max(1, len(array)))
+    file.create_dataset(
+        name, data=array, chunks=(rows, *array.shape[1:]), compression="gzip",
+        compression_opts=6, shuffle=True, track_times=False,
+    )  # fmt: skip
+
+
+def find_archives(root: Path) -> dict[str, Path]:
+    """Every packed kind at or under `root`, by its path there."""
+    folders = sorted(path.parent for path in root.rglob(ARCHIVE))
+    if not folders:
+        raise MenteeError(f"{root} holds no archive: `mentee cache pack` makes one")
+    return {folder.relative_to(root).as_posix(): folder for folder in folders}
+
+
+def unpack_kind(folder: Path, target: Path) -> None:
+    """Write the fast layout of the archive in `folder` into `target`, checked by its digests."""
+    manifest, files = _read_archive(folder)
+    for entry in manifest.entries:
+        place = manifest.place(entry)
+        path = place.path(folder)
+        known = files.get(place.path(Path()).as_posix(), {})
+        if not path.is_file():
+            raise MenteeError(f"{path} is missing: fetch the archive again")
+        if digest_file(path) != known.get("sha256"):
+            raise MenteeError(f"{path} is damaged: fetch the archive again")
+        arrays, max_error = _unpack_arrays(path, manifest, entry, place)
+        write_shard(place.path(target), arrays, manifest.spec, place, max_error)
+    places = [manifest.place(entry) for entry in manifest.entries]
+    made = write_manifest(target, manifest.kind, manifest.spec, places)
+    for before, after in zip(manifest.entries, made.entries, strict=True):
+        digests = [{name: extent.sha256 for name, extent in entry.arrays.items()}
+                   for entry in (before, after)]  # fmt: skip
+        if digests[0] != digests[1]:
+            path = manifest.place(before).path(folder)
+            raise MenteeError(f"{path} unpacks to other numbers than were packed: fetch it again")
+
+
+def _read_archive(folder: Path) -> tuple[Manifest, dict[str, Any]]:
+    path = folder / ARCHIVE
+    try:
+        content = read_bounded_json(path)
+        files = content["files"]
+        if not all(isinstance(about, dict) for about in files.values()):
+            raise ValueError("its files make no sense")
+        return parse_manifest(content["manifest"]), files
+    except (ValueError, KeyError, TypeError, AttributeError, RecursionError) as error:
+        reason = " ".join(str(error).split())[:200]
+        raise MenteeError(f"{path} is not an archive ({reason}): fetch it again") from None
+
+
+def _unpack_arrays(
+    path: Path, manifest: Manifest, entry: Entry, place: Place
+) -> tuple[dict[str, np.ndarray], float]:
+    rows = place.stop - place.start
+    try:
+        with h5py.File(path, "r") as file:
+            arrays = {
+                name: _unpack_array(file, name, layout, rows)
+                for name, layout in layout_of(manifest).items()
+            }
+            return arrays, float(file.attrs["max_error"])
+    except UNREADABLE as error:
+        reason = " ".join(str(error).split())
+        raise MenteeError(f"{path} cannot be unpacked ({reason}): fetch it again") from None
+
+
+def _unpack_array(file: h5py.File, name: str, layout: Layout, rows: int) -> np.ndarray:
+    """One data set, if it is just what its layout says and no larger than its bytes can hold."""
+    if not isinstance(file.get(name, getlink=True), h5py.HardLink):
+        raise ValueError(f"{name} is not in this file")
+    dataset = file[name]
+    if not isinstance(dataset, h5py.Dataset) or dataset.is_virtual or dataset.external:
+        raise ValueError(f"{name} is not stored in this file")
+    settings = dataset.id.get_create_plist()
+    if {settings.get_filter(n)[0] for n in range(settings.get_nfilters())} != _FILTERS:
+        raise ValueError(f"{name} is not packed with gzip")
+    if (dataset.dtype, dataset.shape) != (layout.dtype, layout.shape_of(rows)):
+        raise ValueError(f"{name} is {dataset.dtype} {dataset.shape}, not what its spec says")
+    stored = dataset.id.get_storage_size()
+    chunk = int(np.prod(dataset.chunks)) * dataset.dtype.itemsize
+    if max(dataset.nbytes, chunk) > min(MAX_ARRAY_BYTES, stored * MAX_RATIO):
+        raise ValueError(f"{name} claims {dataset.nbytes} bytes and stores {stored}")
+    return dataset[:]

@@ -1,0 +1,66 @@
+"""Which kinds lie under a folder: a whole cache, one split of it, or one kind alone."""
+
+import json
+from pathlib import Path
+from typing import Any
+
+from pipeline.cache.schema import INDEX, MANIFEST, SPEC, Manifest, read_manifest
+from pipeline.errors import MenteeError
+
+Found = dict[str, tuple[Path, Manifest]]  # by the folder's path under the one that was asked for
+
+
+def find_kinds(root: Path) -> Found:
+    """Every kind at or under `root`, by its path there (`.` for `root` itself)."""
+    folders = sorted(path.parent for path in root.rglob(MANIFEST))
+    if not folders:
+        raise MenteeError(
+            f"{root} holds no cache: name a folder like data/cache, data/cache/labelled or "
+            f"data/cache/labelled/logits"
+        )
+    return {
+        folder.relative_to(root).as_posix(): (folder, read_manifest(folder)) for folder in folders
+    }
+
+
+def files_beside(root: Path) -> list[Path]:
+    """spec.json and index.h5 of the splits under `root`, relative to it."""
+    paths = (path for name in (SPEC, INDEX) for path in root.rglob(name))
+    return sorted(path.relative_to(root) for path in paths)
+
+
+def split_folder(folder: Path, manifest: Manifest) -> Path:
+    """The split's folder around a kind's."""
+    return folder.parent.parent if manifest.kind.startswith("features/") else folder.parent
+
+
+def flat(content: Any, prefix: str = "") -> dict[str, Any]:
+    """Nested dictionaries as one, with dotted keys."""
+    if not isinstance(content, dict) or not content:
+        return {prefix: content}
+    return {
+        key: value
+        for name, inner in content.items()
+        for key, value in flat(inner, f"{prefix}.{name}" if prefix else str(name)).items()
+    }
+
+
+def differences(one: dict[str, Any], other: dict[str, Any]) -> dict[str, tuple[Any, Any]]:
+    """What differs between two specs, by dotted key; None where a side has no such key."""
+    left, right = flat(one), flat(other)
+    return {
+        key: (left.get(key), right.get(key))
+        for key in sorted(left.keys() | right.keys())
+        if left.get(key) != right.get(key)
+    }
+
+
+def short(value: Any) -> str:
+    """A value of a spec on one line, long digests and lists cut."""
+    text = value if isinstance(value, str) else json.dumps(value)
+    return text if len(text) <= 60 else f"{text[:57]}..."
+
+
+def dump_of(spec: dict[str, Any]) -> dict[str, Any]:
+    """What all kinds of one dump have in common."""
+    return {key: value for key, value in spec.items() if key not in ("kinds", "head")}

@@ -1,0 +1,152 @@
+"""Two caches of the same images and views as one: taps joined, or teachers averaged."""
+
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+
+from pipeline.cache.encodings import encoding_of
+from pipeline.cache.kinds import differences, dump_of, find_kinds, short, split_folder
+from pipeline.cache.reader import Kind
+from pipeline.cache.schema import INDEX, LOGITS, PIXELS, REGIONS, SPEC, TASK_LOGITS, VIEWS
+from pipeline.cache.shard import write_shard
+from pipeline.cache.writer import link_or_copy, write_manifest
+from pipeline.errors import MenteeError
+from pipeline.files import digest_file, write_json
+
+
+def join(sources: list[Path], target: Path) -> None:
+    """Every kind of every source into `target`; all must be of one dump."""
+    kinds: dict[str, tuple[Path, Kind]] = {}
+    for source in sources:
+        for path, (folder, manifest) in find_kinds(source).items():
+            if not manifest.entries:  # of an empty split
+                write_manifest(target / path, manifest.kind, manifest.spec, [])
+                continue
+            kind = Kind(folder)
+            if path not in kinds:
+                kinds[path] = (source, kind)
+                continue
+            first = kinds[path][1]
+            _refuse_difference(first, kind, first.spec, kind.spec)
+            if kind.views > first.views:
+                kinds[path] = (source, kind)
+    by_split: dict[str, Kind] = {}
+    for _, kind in kinds.values():
+        first = by_split.setdefault(kind.spec["split"], kind)
+        _refuse_difference(first, kind, dump_of(first.spec), dump_of(kind.spec))
+    for path, (_, kind) in kinds.items():
+        for place in kind.places:
+            link_or_copy(place.path(kind.folder), place.path(target / path))
+        write_manifest(target / path, kind.manifest.kind, kind.spec, kind.places)
+    made = [(path, kind) for path, (_, kind) in kinds.items()]
+    _write_beside(made, {path: kind.folder for path, kind in made}, target)
+
+
+def average(sources: list[Path], target: Path) -> None:
+    """The mean of the teachers' logits, with the views of the first source.
+
+    The mean of logits is the geometric mean of the teachers' distributions (Hinton, Vinyals and
+    Dean, "Distilling the knowledge in a neural network", 2015). Features of different teachers
+    have no mean and are left out.
+    """
+    found = [find_kinds(source) for source in sources]
+    shared = set.intersection(*(set(kinds) for kinds in found))
+    wanted = sorted(
+        path
+        for path in shared
+        if found[0][path][1].kind in (LOGITS, TASK_LOGITS)
+        and all(kinds[path][1].entries for kinds in found)
+    )
+    if not wanted:
+        raise MenteeError(f"{', '.join(map(str, sources))} have no logits in common to average")
+    made = []
+    for path in wanted:
+        members = [Kind(kinds[path][0]) for kinds in found]
+        made.append((path, _average_kind(members, target / path)))
+        views_path = (Path(path).parent / VIEWS).as_posix()
+        if views_path not in shared:
+            raise MenteeError(
+                f"{path} has no {VIEWS} beside it in every source: nothing to average"
+            )
+        if not (target / views_path).exists():
+            views = [Kind(kinds[views_path][0]) for kinds in found]
+            made.append((views_path, _common_views(views, members, target / views_path)))
+    _write_beside(made, {path: found[0][path][0] for path, _ in made}, target)
+
+
+def _average_kind(members: list[Kind], target: Path) -> Kind:
+    first = members[0]
+    for other in members[1:]:
+        keys = ("split", "rows", "rows_per_shard", "data", "views")
+        one, two = ({k: kind.spec[k] for k in keys} for kind in (first, other))
+        _refuse_difference(first, other, one, two)
+        if other.shape != first.shape:
+            raise MenteeError(
+                f"{other.folder} has rows of {other.shape}, {first.folder} of {first.shape}: "
+                f"only teachers of the same classes can be averaged"
+            )
+    name = first.manifest.kind
+    spec = {**first.spec, "teacher": _ensemble(members)}
+    if any("head" in kind.spec for kind in members):
+        spec["head"] = {"members": [kind.spec.get("head") for kind in members]}
+    encoding = encoding_of(spec["kinds"][name])
+    views = min(kind.views for kind in members)
+    places = [place for place in first.places if place.view < views]
+    for place in places:
+        mean = np.mean([kind.part(place).astype(np.float32) for kind in members], axis=0)
+        arrays = encoding.encode(mean)
+        write_shard(place.path(target), arrays, spec, place, encoding.max_error(mean, arrays))
+    write_manifest(target, name, spec, places)
+    return Kind(target)
+
+
+def _common_views(views: list[Kind], members: list[Kind], target: Path) -> Kind:
+    """The first source's views as the ensemble's: the others must have been shown the same."""
+    first = views[0]
+    for other in views[1:]:
+        for place in first.places[: len(other.places)]:
+            if not np.array_equal(first.part(place, REGIONS), other.part(place, REGIONS)):
+                raise MenteeError(f"{other.folder} has other views than {first.folder}")
+    spec = {**first.spec, "teacher": _ensemble(members)}
+    places = [place for place in first.places if place.view < min(v.views for v in views)]
+    for place in places:
+        arrays = {name: first.part(place, name) for name in (REGIONS, PIXELS)}
+        write_shard(place.path(target), arrays, spec, place)
+    write_manifest(target, VIEWS, spec, places)
+    return Kind(target)
+
+
+def _ensemble(members: list[Kind]) -> dict[str, Any]:
+    """The teacher of an averaged cache; views replay at the first one's input size."""
+    teachers = [kind.spec["teacher"] for kind in members]
+    return {"ensemble": teachers, "input_size": teachers[0]["input_size"]}
+
+
+def _refuse_difference(one: Kind, other: Kind, left: dict[str, Any], right: dict[str, Any]) -> None:
+    different = differences(left, right)
+    if different:
+        key, (mine, theirs) = next(iter(different.items()))
+        raise MenteeError(
+            f"{other.folder} does not fit {one.folder}: {key} is {short(theirs)}, not "
+            f"{short(mine)} (`mentee cache diff` shows all; --average takes several teachers)"
+        )
+
+
+def _write_beside(kinds: list[tuple[str, Kind]], sources: dict[str, Path], target: Path) -> None:
+    """spec.json and index.h5 of every split, where `sources` had them beside their views."""
+    for path, kind in kinds:
+        if kind.manifest.kind != VIEWS:
+            continue
+        where = split_folder(target / path, kind.manifest)
+        described = {
+            other.manifest.kind: other.spec["kinds"][other.manifest.kind]
+            for _, other in kinds
+            if other.spec["split"] == kind.spec["split"] and "head" not in other.spec
+        }
+        index = sources[path].parent / INDEX
+        if index.is_file():
+            link_or_copy(index, where / INDEX)
+            views = {**kind.spec["views"], "count": kind.views}
+            content = {**kind.spec, "views": views, "kinds": described}
+            write_json(where / SPEC, {**content, "index": {"sha256": digest_file(index)}})
