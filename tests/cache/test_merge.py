@@ -1,0 +1,109 @@
+"""Several caches as one: taps joined, teachers averaged, what does not fit refused."""
+
+import shutil
+from pathlib import Path
+
+import numpy as np
+import pytest
+from caches import VIEWS, answers, cache_spec, files_under, make_cache, mentee
+
+from pipeline.cache.reader import Kind
+from pipeline.cache.schema import places
+
+EARLY = {"module": "blocks.1", "grid": 2, "encoding": "float16", "shape": [6, 2, 2]}
+TEACHER = cache_spec()["teacher"]
+
+
+@pytest.fixture
+def ours(tmp_path: Path) -> Path:
+    return make_cache(tmp_path / "ours" / "labelled").parent
+
+
+def test_taps_of_one_dump_are_joined_and_every_file_stays_as_it_was(
+    ours: Path, tmp_path: Path
+) -> None:
+    kinds = {"views": {}, "features/early": EARLY}
+    theirs = make_cache(tmp_path / "theirs" / "labelled", cache_spec(kinds=kinds)).parent
+    done = mentee("cache", "merge", tmp_path / "both", ours, theirs)
+    assert done.exit_code == 0, done.output
+    joined = files_under(tmp_path / "both")
+    for source in (ours, theirs):
+        for path, content in files_under(source).items():
+            if path != "labelled/spec.json":
+                assert joined[path] == content
+    assert mentee("cache", "verify", tmp_path / "both").exit_code == 0
+
+
+def test_joining_with_a_cache_that_has_more_views_keeps_them(ours: Path, tmp_path: Path) -> None:
+    more = cache_spec(views={**cache_spec()["views"], "count": VIEWS + 2})
+    theirs = make_cache(tmp_path / "theirs" / "labelled", more).parent
+    assert mentee("cache", "merge", tmp_path / "both", ours, theirs).exit_code == 0
+    assert Kind(tmp_path / "both/labelled/logits").views == VIEWS + 2
+
+
+@pytest.mark.parametrize(
+    ("change", "told"),
+    [
+        ({"teacher": {**TEACHER, "model": "timm:new"}}, "teacher.model is timm:new"),
+        ({"data": {**cache_spec()["data"], "digest": "e" * 64}}, "data.digest is eee"),
+        ({"views": {**cache_spec()["views"], "seed": 1}}, "views.seed is 1"),
+    ],
+    ids=["teacher", "data", "views"],
+)
+def test_what_is_of_another_dump_is_not_joined(
+    ours: Path, tmp_path: Path, change: dict, told: str
+) -> None:
+    theirs = make_cache(tmp_path / "theirs" / "labelled", cache_spec(**change)).parent
+    done = mentee("cache", "merge", tmp_path / "both", ours, theirs)
+    assert done.exit_code == 1
+    assert told in done.output
+    assert len(done.output.splitlines()) == 1
+    assert not (tmp_path / "both").exists()
+
+
+def test_the_logits_of_two_teachers_are_averaged_over_the_same_views(
+    ours: Path, tmp_path: Path
+) -> None:
+    spec = cache_spec(teacher={**TEACHER, "model": "timm:new", "input_size": 20})
+    theirs = make_cache(tmp_path / "theirs" / "labelled", spec, seed=1).parent
+    out = tmp_path / "both"
+    done = mentee("cache", "merge", "--average", out, ours, theirs)
+    assert done.exit_code == 0, done.output
+    assert mentee("cache", "verify", out).exit_code == 0
+    kind = Kind(out / "labelled/logits")
+    assert [t["model"] for t in kind.spec["teacher"]["ensemble"]] == ["timm:some", "timm:new"]
+    for place in places(spec):
+        mean = sum(answers(spec, "logits", place, seed) for seed in (0, 1)) / 2
+        np.testing.assert_allclose(kind.part(place), mean, atol=4e-3)
+    views = Kind(out / "labelled/views")
+    assert views.spec["teacher"] == kind.spec["teacher"]
+    assert views.spec["teacher"]["input_size"] == 16  # at which the digests were taken
+    np.testing.assert_array_equal(
+        views.view(1, "regions"), Kind(ours / "labelled/views").view(1, "regions")
+    )
+    assert not (out / "labelled/features").exists()
+
+
+@pytest.mark.parametrize(
+    ("change", "told"),
+    [
+        ({"data": {"digest": "d" * 64, "class_names": ["dog", "cat", "eel"]}}, "class_names"),
+        ({"rows": 40}, "rows is 40"),
+        ({"kinds": {"views": {}, "logits": {"encoding": "float16", "shape": [4]}}}, "same classes"),
+    ],
+    ids=["class order", "rows", "classes"],
+)
+def test_teachers_of_other_tasks_are_not_averaged(
+    ours: Path, tmp_path: Path, change: dict, told: str
+) -> None:
+    theirs = make_cache(tmp_path / "theirs" / "labelled", cache_spec(**change)).parent
+    done = mentee("cache", "merge", "--average", tmp_path / "both", ours, theirs)
+    assert (done.exit_code, told in done.output) == (1, True), done.output
+    assert not (tmp_path / "both").exists()
+
+
+def test_caches_without_common_logits_cannot_be_averaged(ours: Path, tmp_path: Path) -> None:
+    theirs = Path(shutil.copytree(ours, tmp_path / "theirs"))
+    shutil.rmtree(theirs / "labelled/logits")
+    done = mentee("cache", "merge", "--average", tmp_path / "both", ours, theirs)
+    assert (done.exit_code, "no logits in common" in done.output) == (1, True)

@@ -1,0 +1,82 @@
+"""`mentee cache`: the card, the difference, and files for others."""
+
+import json
+from pathlib import Path
+
+import numpy as np
+import pytest
+import torch
+from caches import answers, cache_spec, make_cache, mentee
+
+from pipeline.cache.reader import Kind
+from pipeline.cache.schema import places
+
+
+@pytest.fixture(scope="module")
+def root(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    return make_cache(tmp_path_factory.mktemp("cache") / "labelled").parent
+
+
+def test_the_card_says_teacher_data_views_kinds_bytes_and_readers(root: Path) -> None:
+    text = mentee("cache", "inspect", root).output
+    for told in ("timm:some", "a" * 64, "cat, dog, eel", "d" * 64, "uint8 per channel", "700",
+                 "probe with teacher: late", "gamma above 0", "50 images"):  # fmt: skip
+        assert told in text, told
+    assert max(map(len, text.splitlines())) < 130
+
+
+def test_the_card_as_json_agrees_with_the_files(root: Path) -> None:
+    content = json.loads(mentee("cache", "inspect", "--json", root).output)
+    (split,) = content["splits"].values()
+    late = split["kinds"]["features/late"]
+    assert late["bytes"] == sum(p.stat().st_size for p in root.rglob("late/*/*.h5"))
+    assert (late["views"], late["shards"]) == (3, 9)
+    spec = cache_spec()
+    kind = Kind(root / "labelled/features/late")
+    worst = max(
+        np.abs(kind.part(place) - answers(spec, "features/late", place)).max()
+        for place in places(spec)
+    )
+    assert late["max_error"] == pytest.approx(worst)
+    assert 0 < worst < 0.02  # half of a 255th of what normal numbers span
+
+
+def test_equal_caches_do_not_differ_and_others_say_in_what(root: Path, tmp_path: Path) -> None:
+    same = make_cache(tmp_path / "same" / "labelled").parent
+    assert mentee("cache", "diff", root, same).output == ""
+    spec = cache_spec(
+        views={**cache_spec()["views"], "count": 4},
+        teacher={**cache_spec()["teacher"], "weights_sha256": "b" * 64},
+        kinds={"views": {}, "logits": cache_spec()["kinds"]["logits"]},
+    )
+    other = make_cache(tmp_path / "other" / "labelled", spec).parent
+    lines = mentee("cache", "diff", root, other).output.splitlines()
+    assert f"labelled/features/late: only in {root}" in lines
+    assert "labelled/logits: views: 3 | 4" in lines
+    assert f"labelled/logits: teacher.weights_sha256: {'a' * 57}... | {'b' * 57}..." in lines
+
+
+@pytest.mark.parametrize("form", ["numpy", "torch"])
+def test_exported_files_hold_the_decoded_answers(root: Path, tmp_path: Path, form: str) -> None:
+    out = tmp_path / "out"
+    done = mentee("cache", "export", root, out, "--as", form)
+    assert done.exit_code == 0, done.output
+    for kind, name in (("logits", "logits"), ("features/late", "features/late")):
+        expected = Kind(root / "labelled" / kind)
+        if form == "numpy":
+            held = np.load(out / f"labelled/{name}.npy", allow_pickle=False)
+        else:
+            held = torch.load(out / f"labelled/{name}.pt", weights_only=True).numpy()
+        for view in range(3):
+            np.testing.assert_array_equal(held[view], expected.view(view))
+    regions = out / "labelled/views" / ("regions.npy" if form == "numpy" else "regions.pt")
+    assert regions.is_file()
+    assert (out / "labelled/index.h5").is_file()
+    assert not list(out.rglob("*.npy")) or form == "numpy"
+
+
+def test_one_kind_alone_is_inspected_and_exported(root: Path, tmp_path: Path) -> None:
+    folder = root / "labelled/logits"
+    assert "logits" in mentee("cache", "inspect", folder).output
+    assert mentee("cache", "export", folder, tmp_path / "out").exit_code == 0
+    assert np.load(tmp_path / "out/logits.npy").shape == (3, 50, 3)
