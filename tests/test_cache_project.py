@@ -1,0 +1,270 @@
+"""Caches in a project: replayed views, what a dump will cost, what may go, where answers lie.
+
+Scikit-learn's digits, the default teacher at 64 pixels, the real stages in temporary folders.
+"""
+
+import re
+import shutil
+from collections.abc import Iterator
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pytest
+import torch
+from caches import files_under, mentee
+from projects import REPOSITORY, merge
+from ruamel.yaml import YAML
+
+from pipeline.cache.reader import Kind
+from pipeline.compute import Compute
+from pipeline.lessons import Lessons, memory_for_answers, mentored_lessons
+from pipeline.params import Params, load_params
+from pipeline.prepared import PREPARED_FILE, read_split
+from pipeline.stages import dump as dumping
+from pipeline.stages.dump import dump
+from pipeline.stages.head import head
+from pipeline.stages.prepare import prepare
+
+CPU = torch.device("cpu")
+TINY: dict[str, Any] = {
+    "data": {"source": "digits", "image_size": 32, "labelled_per_class": 2, "unlabelled": 12,
+             "validation": 10, "test": 10},
+    "views": {"labelled": 3, "unlabelled": 2},
+    "teacher": {"input_size": 64},
+    "cache": {"rows_per_shard": 12},
+    "head": {"inverse_regularisation": [0.001, 0.01]},
+    "runtime": {"device": "cpu", "threads": 1},
+}  # fmt: skip
+
+
+def set_params(**changes: Any) -> Params:
+    """The repository's params made tiny, in this folder; then `changes` by block."""
+    yaml = YAML()
+    content = yaml.load(REPOSITORY / "params.yaml")
+    merge(content, TINY)
+    merge(content, changes)
+    yaml.dump(content, Path("params.yaml"))
+    return load_params()
+
+
+@pytest.fixture(scope="module")
+def finished(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Path]:
+    """A folder in which prepare, dump and head have run: not to be changed."""
+    folder = tmp_path_factory.mktemp("finished")
+    with pytest.MonkeyPatch.context() as patch:
+        patch.chdir(folder)
+        params = set_params()
+        prepare(params)
+        dump(params)
+        head(params)
+        yield folder
+
+
+@pytest.fixture
+def project(finished: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
+    """A copy of the finished folder that a test may change, and stands in."""
+    folder = tmp_path / "project"
+    shutil.copytree(finished, folder)
+    monkeypatch.chdir(folder)
+    return folder
+
+
+def lessons_of(taps: list[str], **options: Any) -> Lessons:
+    split = read_split(PREPARED_FILE, "labelled")
+    return mentored_lessons(split, True, taps, 32, CPU, **options)
+
+
+# Every view replayed
+
+
+def test_all_views_replay_to_what_the_teacher_saw(project: Path) -> None:
+    done = mentee("cache", "verify", "--views")
+    assert done.exit_code == 0, done.output
+    assert "all whole" in done.output
+
+
+def test_views_of_other_images_are_refused(project: Path) -> None:
+    prepare(set_params(data={"seed": 1}))
+    done = mentee("cache", "verify", "--views")
+    assert done.exit_code == 1
+    assert "made for other images" in done.output
+
+
+def test_a_backend_that_draws_other_pixels_is_found(
+    project: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    from pipeline.stages import replay as replaying
+
+    right = replaying.replay
+
+    def brighter(images: torch.Tensor, regions: torch.Tensor, size: int) -> torch.Tensor:
+        pictures = right(images, regions, size)
+        pictures[0, 0, 0, 0] ^= 1  # one bit of the first picture of each batch
+        return pictures
+
+    monkeypatch.setattr(replaying, "replay", brighter)
+    done = mentee("cache", "verify", "--views", "data/cache/labelled")
+    assert done.exit_code == 1
+    assert done.output.count("1 of 12 views replay to other pixels") == 3
+    assert "data/cache/labelled/views/v001/p00000.h5" in done.output
+
+
+# What a dump will cost
+
+
+def test_the_estimate_is_what_the_dump_then_writes(project: Path) -> None:
+    output = mentee("cache", "estimate").output
+    written = 0
+    for kind in ("views", "logits", "features/middle", "features/pooled"):
+        row = int(re.search(rf"{kind} +([\d,]+) bytes a view", output)[1].replace(",", ""))
+        folder = Path("data/cache/labelled") / kind
+        rows = sum(
+            extent.bytes
+            for entry in Kind(folder).manifest.entries
+            for extent in entry.arrays.values()
+        )
+        assert row * 20 * 3 == rows
+        written += row
+    assert f"together {written:,} bytes a view" in re.sub(" +", " ", output)
+    views = 20 * 3 + 12 * 2 + 10 + 10
+    counts = [int(number) for number in re.findall(r"(\d+) views\n", output)]
+    assert sum(counts) == views
+    assert "ms a view (measured)" in output
+    assert "the dump pays from 1 student on" in output
+
+
+def test_the_estimate_needs_the_prepared_images(project: Path) -> None:
+    shutil.rmtree("data/prepared")
+    done = mentee("cache", "estimate")
+    assert (done.exit_code, "mentee prepare" in done.output) == (1, True)
+
+
+# What may go
+
+
+def test_nothing_that_the_params_ask_for_is_removed(project: Path) -> None:
+    before = files_under(Path(".work"))
+    output = mentee("cache", "gc").output
+    assert output == "0.0 MB were freed\n"
+    assert files_under(Path(".work")) == before
+
+
+def test_fewer_views_and_another_teacher_leave_garbage_that_gc_removes(project: Path) -> None:
+    params = set_params(views={"labelled": 2}, teacher={"input_size": 80})
+    dump(params)
+    kept = files_under(Path(".work"))
+    output = mentee("cache", "gc", "--dry-run").output
+    assert files_under(Path(".work")) == kept
+    assert "would be freed" in output
+    # The kinds of the old teacher: views, logits and two taps of four splits.
+    assert len(output.splitlines()) == 4 * 4 + 1
+    mentee("cache", "gc")
+    assert 0 < len(files_under(Path(".work"))) < len(kept)
+    assert mentee("cache", "gc").output == "0.0 MB were freed\n"
+    before = files_under(Path("data/cache/labelled/logits"))
+    dump(params)  # answers nothing again: all that it needs was kept
+    assert files_under(Path("data/cache/labelled/logits")) == before
+
+
+def test_surplus_views_alone_go_too(project: Path) -> None:
+    dump(set_params(views={"labelled": 2}))
+    output = mentee("cache", "gc").output
+    assert len(re.findall(r"/v002: ", output)) == 4  # views, logits, two taps
+    assert not list(Path(".work").rglob("v002"))
+    assert list(Path(".work").rglob("v001"))
+
+
+def test_a_tap_that_nobody_reads_is_pointed_out(project: Path) -> None:
+    set_params(probes=[{"teacher": "pooled", "student": "pooled", "match": "projection"}])
+    assert "reads the tap 'middle'" in mentee("cache", "gc").output
+
+
+def test_without_a_published_cache_gc_removes_nothing(project: Path) -> None:
+    shutil.rmtree("data/cache")
+    before = files_under(Path(".work"))
+    assert mentee("cache", "gc").exit_code == 1
+    assert files_under(Path(".work")) == before
+
+
+# Where answers lie, and how they are stored
+
+
+@pytest.mark.parametrize("stored", ["float16", "float32", "uint8"])
+def test_answers_held_on_the_device_are_those_of_the_maps(
+    project: Path, monkeypatch: pytest.MonkeyPatch, stored: str
+) -> None:
+    params = set_params(cache={"logits": "float16", "features": stored})
+    dump(params)
+    head(params)
+    mapped = lessons_of(["middle", "pooled"])
+    monkeypatch.setattr("pipeline.lessons.memory_for_answers", lambda device, share: 10**9)
+    held = lessons_of(["middle", "pooled"])
+    generator = np.random.default_rng(0)
+    rows, views = generator.integers(20, size=64), generator.integers(3, size=64)
+    one, other = mapped.batch(rows, views), held.batch(rows, views)
+    assert torch.equal(one.logits, other.logits)
+    for tap in ("middle", "pooled"):
+        assert torch.equal(one.features[tap], other.features[tap])
+        assert held.features[tap] in held._held
+    assert not mapped._held
+
+
+def test_what_does_not_fit_stays_in_the_maps(
+    project: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    logits = Kind(Path("data/cache/labelled/task_logits"))
+    monkeypatch.setattr(
+        "pipeline.lessons.memory_for_answers", lambda device, share: logits.decoded_bytes
+    )
+    lessons = lessons_of(["middle"])
+    assert [kind.manifest.kind for kind in lessons._held] == ["task_logits"]
+
+
+def test_a_cpu_holds_no_second_copy_of_its_maps() -> None:
+    assert memory_for_answers(CPU, 0.5) == 0
+
+
+@pytest.mark.skipif(not torch.cuda.is_available(), reason="no GPU here")
+def test_a_share_of_a_gpus_free_memory_is_for_answers() -> None:
+    device = torch.device("cuda")
+    free, _ = torch.cuda.mem_get_info(device)
+    assert 0 < memory_for_answers(device, 0.25) <= free / 4
+
+
+def other_backends() -> list[Any]:
+    """What a cache may be made with elsewhere: bfloat16 or not, and a GPU where there is one."""
+    gpu = pytest.mark.skipif(not torch.cuda.is_available(), reason="no GPU here")
+    return [
+        pytest.param(Compute(CPU, True), id="cpu bfloat16"),
+        pytest.param(Compute(torch.device("cuda"), True), id="gpu bfloat16", marks=gpu),
+    ]
+
+
+@pytest.mark.parametrize("elsewhere", other_backends())
+def test_caches_of_two_backends_have_other_fingerprints_and_nearly_the_same_targets(
+    project: Path, monkeypatch: pytest.MonkeyPatch, elsewhere: Compute
+) -> None:
+    params = set_params(head={"inverse_regularisation": [0.01]})
+    opened = {}
+    for compute in (Compute(CPU, False), elsewhere):
+        shutil.rmtree(".work")
+        shutil.rmtree("data/cache")
+        monkeypatch.setattr(dumping, "choose_compute", lambda _, compute=compute: compute)
+        dump(params)
+        head(params)
+        kept = Path(shutil.copytree("data/cache", f"cache-{compute.precision}"))
+        opened[compute] = lessons_of(["middle", "pooled"], root=kept)
+    one, other = opened.values()
+    assert one.logits.fingerprint != other.logits.fingerprint
+    rows, views = np.tile(np.arange(20), 3), np.repeat(np.arange(3), 20)
+    batches = [lessons.batch(rows, views) for lessons in (one, other)]
+    assert torch.equal(batches[0].pictures, batches[1].pictures)
+    for tap in ("middle", "pooled"):
+        mine, theirs = (batch.features[tap] for batch in batches)
+        off = (mine - theirs).square().mean().sqrt() / mine.std()
+        assert 0 < off < 0.1, (tap, off)
+    log_p, log_q = (torch.log_softmax(batch.logits, 1) for batch in batches)
+    divergence = (log_p.exp() * (log_p - log_q)).sum(1)
+    assert divergence.mean() < 1e-2, divergence.mean()
+    assert divergence.max() < 1e-1, divergence.max()
