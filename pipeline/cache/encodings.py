@@ -10,7 +10,7 @@ from typing import Any, Protocol
 
 import numpy as np
 
-from pipeline.cache.schema import VALUES
+from pipeline.cache.schema import CHANNEL_OFFSET, CHANNEL_SCALE, VALUES
 
 Arrays = dict[str, np.ndarray]
 SCALE, OFFSET = "scale", "offset"
@@ -74,16 +74,14 @@ class AffinePerRow(_Decoding):
     No value is off by more than half of its row's scale, beyond float32's own rounding.
     """
 
-    by_row = True
+    scale, offset = SCALE, OFFSET
 
     def __init__(self, shape: tuple[int, ...]):
-        number = np.dtype("<f4")
-        own = () if self.by_row else shape[:1]
-        self.layout = {
-            VALUES: Layout(np.dtype("u1"), shape),
-            SCALE: Layout(number, own, self.by_row),
-            OFFSET: Layout(number, own, self.by_row),
-        }
+        self.layout = {VALUES: Layout(np.dtype("u1"), shape), **self._numbers(shape)}
+
+    def _numbers(self, shape: tuple[int, ...]) -> dict[str, Layout]:
+        number = Layout(np.dtype("<f4"), ())
+        return {self.scale: number, self.offset: number}
 
     def encode(self, values: np.ndarray) -> Arrays:
         values = values.astype(np.float64)
@@ -93,14 +91,13 @@ class AffinePerRow(_Decoding):
         step = np.where(scale > 0, scale, 1).astype(np.float64)
         number = (values - self._spread(offset, values)) / self._spread(step, values)
         number = np.where(self._spread(scale, values) > 0, number, 0)
-        return {
-            VALUES: np.rint(number).clip(0, LEVELS).astype("u1"), SCALE: scale, OFFSET: offset,
-        }  # fmt: skip
+        values = np.rint(number).clip(0, LEVELS).astype("u1")
+        return {VALUES: values, self.scale: scale, self.offset: offset}
 
     def decode(self, arrays: Arrays) -> np.ndarray:
         values = arrays[VALUES]
-        decoded = values * self._spread(arrays[SCALE], values)
-        decoded += self._spread(arrays[OFFSET], values)
+        decoded = values * self._spread(arrays[self.scale], values)
+        decoded += self._spread(arrays[self.offset], values)
         return decoded
 
     def _axes(self, values: np.ndarray) -> tuple[int, ...]:
@@ -113,7 +110,11 @@ class AffinePerRow(_Decoding):
 class AffinePerChannel(AffinePerRow):
     """The same with a scale and an offset a channel, shared by the rows of a shard."""
 
-    by_row = False
+    scale, offset = CHANNEL_SCALE, CHANNEL_OFFSET
+
+    def _numbers(self, shape: tuple[int, ...]) -> dict[str, Layout]:
+        number = Layout(np.dtype("<f4"), shape[:1], by_row=False)
+        return {self.scale: number, self.offset: number}
 
     def _axes(self, values: np.ndarray) -> tuple[int, ...]:
         return (0, *range(2, values.ndim))

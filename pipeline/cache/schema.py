@@ -16,6 +16,8 @@ ALIGNMENT = 4096  # bytes; every data set begins on a page, so that it can be ma
 VIEWS, LOGITS, TASK_LOGITS = "views", "logits", "task_logits"
 VALUES, CHECKSUMS = "values", "checksums"
 REGIONS, PIXELS = "regions", "pixels"
+# Arrays of a shard as a whole; all others have its rows.
+CHANNEL_SCALE, CHANNEL_OFFSET = "channel_scale", "channel_offset"
 MANIFEST, SPEC, INDEX = "manifest.json", "spec.json", "index.h5"
 ARCHIVE = "archive.json"  # in the place of a manifest, where a kind is packed
 MAX_MANIFEST_BYTES = 64 << 20

@@ -15,11 +15,22 @@ from typing import Any
 import h5py
 import numpy as np
 
-from pipeline.cache.schema import ALIGNMENT, CHECKSUMS, FORMAT, Entry, Extent, Place, fingerprint
+from pipeline.cache.schema import (
+    ALIGNMENT,
+    CHANNEL_OFFSET,
+    CHANNEL_SCALE,
+    CHECKSUMS,
+    FORMAT,
+    Entry,
+    Extent,
+    Place,
+    fingerprint,
+)
 from pipeline.errors import MenteeError
 from pipeline.files import canonical_json, digest_file, written_whole
 
 MAX_ATTRIBUTE_BYTES = 1 << 20
+SHARED = {CHANNEL_SCALE, CHANNEL_OFFSET}
 # Whatever h5py raises on a file that is no shard, or one that was made to trip it.
 UNREADABLE = (
     OSError, KeyError, ValueError, TypeError, RuntimeError, OverflowError, MemoryError,
@@ -49,11 +60,12 @@ def write_shard(
 ) -> None:  # fmt: skip
     """Write beside `path`, read back and check, sync, rename.
 
-    `arrays` are little-endian. Those with the rows `place.start .. place.stop - 1` get a checksum
-    a row over all of them; others belong to the shard as a whole.
+    `arrays` are little-endian, each with the rows `place.start .. place.stop - 1`, which get a
+    checksum over all arrays; numbers a channel belong to the shard as a whole.
     """
     rows = place.stop - place.start
-    by_row = [array for array in arrays.values() if array.shape[:1] == (rows,)]
+    by_row = [array for name, array in arrays.items() if name not in SHARED]
+    _check_rows(path, {name: a.shape for name, a in arrays.items()}, rows)
     image = io.BytesIO()  # the disk sees one plain write, whose errors say what they are
     with h5py.File(
         image, "w", libver=("earliest", "v110"), alignment_threshold=ALIGNMENT,
@@ -112,7 +124,16 @@ def open_shard(path: Path) -> Shard:
         raise MenteeError(
             f"{path} is not a whole shard ({reason}): remove it and dump again"
         ) from None
+    _check_rows(
+        path, {name: array.shape for name, array in arrays.items()}, place.stop - place.start
+    )
     return Shard(path, spec, fingerprint(spec), place, arrays, extents, max_error)
+
+
+def _check_rows(path: Path, shapes: dict[str, tuple[int, ...]], rows: int) -> None:
+    for name, shape in shapes.items():
+        if name not in SHARED and shape[:1] != (rows,):
+            raise MenteeError(f"{path}: {name} has shape {shape}, not {rows} rows: dump again")
 
 
 def _text(file: h5py.File | h5py.Dataset, name: str) -> str:

@@ -22,7 +22,7 @@ from pipeline.cache.schema import Place
 from pipeline.cache.shard import check_shard, open_shard, write_shard
 from pipeline.errors import MenteeError
 
-SPEC = {"format": 1, "rows": 40, "data": {"class_names": ["Zwölf", "b"]}, "kinds": {"logits": {}}}
+SPEC = {"format": 2, "rows": 40, "data": {"class_names": ["Zwölf", "b"]}, "kinds": {"logits": {}}}
 PLACE = Place(view=2, part=1, start=40, stop=70)  # thirty rows
 
 
@@ -102,7 +102,7 @@ def test_h5py_alone_reads_plain_aligned_little_endian_data_sets(shard: Path) -> 
     with h5py.File(shard) as file:
         assert json.loads(file.attrs["spec"]) == SPEC
         assert [int(file.attrs[name]) for name in ("format", "view", "part", "start", "stop")] == [
-            1, 2, 1, 40, 70,
+            2, 2, 1, 40, 70,
         ]  # fmt: skip
         assert set(file) == {"regions", "pixels", "checksums"}
         for name, array in two_arrays().items():
@@ -126,10 +126,11 @@ def test_every_data_set_that_fills_a_page_begins_on_one(tmp_path: Path, row_byte
         assert [file[name].id.get_offset() % 4096 for name in "abc"] == [0, 0, 0]
 
 
-def test_every_row_has_its_crc_32(shard: Path) -> None:
+def test_every_row_has_its_crc_32_over_all_arrays(shard: Path) -> None:
     checksums = open_shard(shard).arrays["checksums"]
     assert checksums.dtype == np.uint32
-    expected = [zlib.crc32(row.tobytes()) for row in two_arrays()["regions"]]
+    rows = zip(*two_arrays().values(), strict=True)
+    expected = [zlib.crc32(b"".join(array.tobytes() for array in row)) for row in rows]
     np.testing.assert_array_equal(checksums, expected)
 
 
@@ -208,16 +209,16 @@ def test_a_damaged_table_of_contents_is_refused(shard: Path, signature: bytes) -
     refusal(shard)
 
 
-@pytest.mark.parametrize("version", [0, 2, "1\n2", None])
+@pytest.mark.parametrize("version", [0, 1, 3, "2\n1", None])
 def test_another_format_version_is_refused(shard: Path, version: Any) -> None:
     with h5py.File(shard, "r+") as file:
         del file.attrs["format"]
         if version is not None:
             file.attrs["format"] = version
-    assert "this version reads 1" in refusal(shard)
+    assert "this version reads 2" in refusal(shard)
 
 
-@pytest.mark.parametrize("attribute", ["spec", "view", "part", "start", "stop"])
+@pytest.mark.parametrize("attribute", ["spec", "view", "part", "start", "stop", "max_error"])
 def test_a_shard_that_does_not_say_what_it_is_is_refused(shard: Path, attribute: str) -> None:
     with h5py.File(shard, "r+") as file:
         del file.attrs[attribute]
@@ -308,7 +309,8 @@ def crafted(folder: Path, make: Callable[[h5py.File, Path], None]) -> Path:
         file["values"].attrs["sha256"] = hashlib.sha256(SECRET).hexdigest()
     path = folder / "p00000.h5"
     with h5py.File(path, "w") as file:
-        file.attrs["format"] = 1
+        file.attrs["format"] = 2
+        file.attrs["max_error"] = 0.0
         file.attrs["spec"] = json.dumps(SPEC)
         file.attrs.update({"view": 0, "part": 0, "start": 0, "stop": 30})
         make(file, secret)

@@ -55,7 +55,7 @@ def _link(source: str, target: str) -> None:
     Path(target).hardlink_to(source)
 
 
-@pytest.mark.parametrize("array", ["values", "scale", "offset", "checksums"])
+@pytest.mark.parametrize("array", ["values", "channel_scale", "channel_offset", "checksums"])
 def test_the_damaged_data_set_is_named(cache: Path, array: str) -> None:
     folder = cache / "features/late"
     entry = read_manifest(folder).entries[4]
