@@ -1,11 +1,13 @@
 """Making a cache: what is there is used again, what is not whole or not the same is not."""
 
+import hashlib
 import json
 import os
 import shutil
 import signal
 import subprocess
 import sys
+import threading
 from pathlib import Path
 from typing import Any
 
@@ -18,17 +20,17 @@ from hypothesis import strategies as st
 from pipeline.cache import schema
 from pipeline.cache.schema import Place, places
 from pipeline.cache.shard import check_shard, open_shard
-from pipeline.cache.writer import Scratch, link_or_copy, write_index, write_manifest
+from pipeline.cache.writer import Beside, Scratch, link_or_copy, write_root
 from pipeline.errors import MenteeError
 from pipeline.files import digest_file
 
-LATE = {"module": "global_pool", "grid": 1, "dtype": "float32", "shape": [4]}
+LATE = {"module": "global_pool", "grid": 1, "encoding": "float32", "shape": [700]}
 
 
 def spec(**changes: Any) -> dict[str, Any]:
     """Five rows in parts of two, two views, three kinds; `changes` by path, like data__digest."""
     content: dict[str, Any] = {
-        "format": 1,
+        "format": 2,
         "split": "labelled",
         "rows": 5,
         "rows_per_shard": 2,
@@ -37,7 +39,7 @@ def spec(**changes: Any) -> dict[str, Any]:
         "teacher": {"model": "timm:some", "weights_sha256": "a" * 64, "precision": "float32"},
         "kinds": {
             "views": {},
-            "logits": {"dtype": "float32", "shape": [3]},
+            "logits": {"encoding": "float32", "shape": [700]},
             "features/late": LATE,
         },
     }
@@ -137,7 +139,7 @@ def test_more_views_and_more_taps_leave_the_folders_of_old_kinds_as_they_are(
         {"rows": 6},
         {"rows_per_shard": 3},
         {"split": "unlabelled"},
-        {"format": 2},
+        {"format": 3},
     ],
     ids=lambda change: next(iter(change)),
 )
@@ -153,7 +155,7 @@ def test_whatever_else_decides_the_numbers_changes_the_folder(
 def test_a_tap_read_elsewhere_or_in_another_precision_changes_its_own_folder_alone(
     scratch: Scratch,
 ) -> None:
-    for change in ({"module": "blocks.6"}, {"grid": 2}, {"dtype": "float16"}):
+    for change in ({"module": "blocks.6"}, {"grid": 2}, {"encoding": "float16"}):
         changed = spec(kinds={**spec()["kinds"], "features/late": {**LATE, **change}})
         folders = {kind: scratch.folder(changed, kind) for kind in changed["kinds"]}
         assert folders["features/late"] != scratch.folder(spec(), "features/late")
@@ -304,7 +306,7 @@ def test_publish_replaces_the_folder_as_a_whole(scratch: Scratch, tmp_path: Path
     (folder / "v009" / "p00000.h5").write_text("of an older dump")
     scratch.publish(spec(), "logits", folder)
     published = {f"v{view:03}/p{part:05}.h5" for view in range(2) for part in range(3)}
-    assert set(files_under(folder)) == published
+    assert set(files_under(folder)) == published | {"manifest.json"}
     assert list(folder.parent.iterdir()) == [folder]
 
 
@@ -323,7 +325,7 @@ def test_publishing_fewer_views_takes_the_others_away(scratch: Scratch, tmp_path
     folder = tmp_path / "logits"
     scratch.publish(spec(), "logits", folder)
     scratch.publish(spec(views__count=1), "logits", folder)
-    assert {path.name for path in folder.iterdir()} == {"v000"}
+    assert {path.name for path in folder.iterdir()} == {"v000", "manifest.json"}
     assert fill(scratch, spec()) == [], "the scratch folder still has them"
 
 
@@ -338,34 +340,117 @@ def test_a_publish_that_fails_leaves_the_old_folder(scratch: Scratch, tmp_path: 
     assert list(folder.parent.iterdir()) == [folder]
 
 
-def test_the_manifest_names_every_shard_with_its_digest(scratch: Scratch, tmp_path: Path) -> None:
+@pytest.mark.parametrize("kind", ["views", "logits", "features/late"])
+def test_the_manifest_names_every_shard_and_data_set_with_its_digest(
+    scratch: Scratch, tmp_path: Path, kind: str
+) -> None:
     fill(scratch, spec())
-    root = tmp_path / "cache"
-    entries = [
-        entry for kind in spec()["kinds"] for entry in scratch.publish(spec(), kind, root / kind)
-    ]
-    write_manifest(root, spec(), entries)
-    assert json.loads((root / "spec.json").read_text()) == spec()
-    manifest = json.loads((root / "manifest.json").read_text())
-    assert manifest["fingerprint"] == schema.fingerprint(spec())
-    listed = {entry["path"]: entry for entry in manifest["shards"]}
-    assert set(listed) == {p.relative_to(root).as_posix() for p in root.rglob("*.h5")}
-    for path, entry in listed.items():
-        assert entry["bytes"] == (root / path).stat().st_size
-        assert entry["sha256"] == digest_file(root / path)
-        place = open_shard(root / path).place
-        assert entry["view"] == place.view
-        assert entry["rows"] == [place.start, place.stop]
-        assert path.startswith(entry["kind"] + "/v")
+    folder = tmp_path / "cache" / kind
+    scratch.publish(spec(), kind, folder)
+    content = json.loads((folder / "manifest.json").read_text())
+    own = schema.shard_spec(spec(), kind)
+    assert content["format"] == 2
+    assert (content["kind"], content["spec"]) == (kind, own)
+    assert content["fingerprint"] == schema.fingerprint(own)
+    listed = {shard["path"]: shard for shard in content["shards"]}
+    assert set(listed) == {p.relative_to(folder).as_posix() for p in folder.rglob("*.h5")}
+    for path, shard in listed.items():
+        raw = (folder / path).read_bytes()
+        assert (shard["bytes"], shard["sha256"]) == (len(raw), hashlib.sha256(raw).hexdigest())
+        for name, extent in shard["arrays"].items():
+            part = raw[extent["offset"] : extent["offset"] + extent["bytes"]]
+            assert extent["sha256"] == hashlib.sha256(part).hexdigest()
+            with h5py.File(folder / path) as file:
+                assert file[name][:].tobytes() == part
 
 
 @pytest.mark.parametrize("ids", [("a/1.png", "Größe.png", "x"), ()], ids=["three", "none"])
-def test_the_index_says_which_sample_stands_in_which_row(
+def test_beside_the_kinds_stand_the_spec_and_which_sample_is_in_which_row(
     tmp_path: Path, ids: tuple[str, ...]
 ) -> None:
     labels = np.arange(len(ids)) - 1
-    write_index(tmp_path / "index.h5", ids, labels)
+    write_root(tmp_path, spec(), ids, labels)
     with h5py.File(tmp_path / "index.h5") as file:
         assert tuple(sample.decode() for sample in file["ids"][:]) == ids
         assert file["labels"].dtype == np.dtype("<i8")
         np.testing.assert_array_equal(file["labels"][:], labels)
+    content = json.loads((tmp_path / "spec.json").read_text())
+    assert content.pop("index") == {"sha256": digest_file(tmp_path / "index.h5")}
+    assert content == spec()
+
+
+# Writing beside the teacher
+
+
+def test_calls_run_one_after_another_in_their_order() -> None:
+    done: list[int] = []
+    with Beside(2) as beside:
+        for number in range(20):
+            beside.put(done.append, number)
+    assert done == list(range(20))
+
+
+def test_no_more_calls_wait_than_allowed() -> None:
+    started, go = threading.Event(), threading.Event()
+
+    def wait() -> None:
+        started.set()
+        go.wait(10)
+
+    with Beside(2) as beside:
+        beside.put(wait)
+        started.wait(10)
+        beside.put(print)
+        beside.put(print)
+        late = threading.Thread(target=beside.put, args=(print,))
+        late.start()
+        late.join(0.2)
+        assert late.is_alive(), "a third waiting call must wait to be taken"
+        go.set()
+        late.join(10)
+        assert not late.is_alive()
+
+
+def test_an_error_of_a_call_comes_out_and_ends_the_writing() -> None:
+    done: list[int] = []
+
+    def fail() -> None:
+        raise MenteeError("the disk is full")
+
+    with pytest.raises(MenteeError, match="the disk is full"), Beside(1) as beside:
+        beside.put(fail)
+        for number in range(100):
+            beside.put(done.append, number)
+    assert len(done) < 100
+
+
+def test_an_error_of_the_last_call_comes_out_too() -> None:
+    def fail() -> None:
+        raise MenteeError("the disk is full")
+
+    with pytest.raises(MenteeError), Beside(4) as beside:
+        beside.put(fail)
+
+
+# Taking over what was published or pulled
+
+
+def test_good_shards_of_a_published_kind_are_taken_over_and_no_others(
+    scratch: Scratch, tmp_path: Path
+) -> None:
+    fill(scratch, spec())
+    before = files_under(scratch.root)
+    folder = tmp_path / "logits"
+    scratch.publish(spec(), "logits", folder)
+    shutil.rmtree(scratch.root)
+    damaged = folder / "v001/p00001.h5"
+    content = bytearray(damaged.read_bytes())
+    content[-1] ^= 1
+    damaged.write_bytes(content)
+    scratch.adopt(spec(), "logits", folder)
+    scratch.adopt(spec(teacher__model="timm:other"), "logits", folder)
+    scratch.adopt(spec(), "features/late", tmp_path / "nothing")
+    after = files_under(scratch.root)
+    own, name = scratch.folder(spec(), "logits").name, damaged.relative_to(folder).as_posix()
+    good = {path for path in before if path.startswith(own) and not path.endswith(name)}
+    assert after == {path: before[path] for path in good}
