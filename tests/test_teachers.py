@@ -295,7 +295,7 @@ class Attending(nn.Module):
 
 def test_a_tap_whose_module_puts_out_more_than_a_tensor_is_refused() -> None:
     half, taps = (0.5, 0.5, 0.5), {"seen": Tap(module="attention", grid=1)}
-    teacher = Teacher(Attending(), half, half, "0" * 64, taps, Compute(CPU, False))
+    teacher = Teacher(Attending(), half, half, "0" * 64, taps, 32, Compute(CPU, False))
     assert "seen" in refusal(lambda: teacher.answer(noise(1, size=8)))
 
 

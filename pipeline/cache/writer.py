@@ -113,8 +113,8 @@ class Beside:
     """Runs calls one after another in a thread of their own, at most `ahead` of them waiting.
 
     So the teacher goes on while its answers are written, and memory stays bounded. An error of a
-    call is raised at a later `put`, or at the end. What has begun when the context is left early
-    is finished first: a shard is never cut off by an error elsewhere.
+    call is raised at a later `put`, or at the end. Also when the context is left early, by Ctrl-C
+    say, the calls that wait are run first: what was answered is not lost.
     """
 
     def __init__(self, ahead: int):
@@ -131,7 +131,7 @@ class Beside:
         return self
 
     def __exit__(self, kind: type | None, *_: object) -> None:
-        self._pool.shutdown(cancel_futures=kind is not None)
+        self._pool.shutdown()
         if kind is None:
             for future in self._waiting:
                 future.result()

@@ -145,8 +145,8 @@ class Collector:
             self.values[schema.features_kind(tap)][rows] = features
 
     def write(self, scratch: Scratch, kinds: list[str]) -> None:
-        for kind in kinds:
-            arrays, max_error = self.encoded(kind)
+        encoded = {kind: self.encoded(kind) for kind in kinds}  # all are checked before any
+        for kind, (arrays, max_error) in encoded.items():
             scratch.write(self.spec, kind, self.place, arrays, max_error)
 
     def encoded(self, kind: str) -> tuple[dict[str, np.ndarray], float]:
