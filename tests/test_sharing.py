@@ -98,9 +98,9 @@ def fetched(project: Path) -> set[str]:
 
 
 def kinds(project: Path) -> set[str]:
-    """The folders under data/ that hold shards, and the prepared file."""
+    """The folders under data/ that hold shards, by view."""
     data = project / "data"
-    shards = {path.parent.parent for path in data.rglob("*.h5")} - {project}
+    shards = {path.parent.parent for path in data.rglob("*.h5")}
     return {path.relative_to(data).as_posix() for path in shards} - {"."}
 
 
@@ -171,7 +171,8 @@ def consumer(published: Published, tmp_path_factory: pytest.TempPathFactory) -> 
     yaml = YAML()
     params = yaml.load(project / "params.yaml")
     theirs = yaml.load(published.project / "params.yaml")
-    params.update({block: theirs[block] for block in (*OF_TEAM_A, "student", "training")})
+    tiny = (*OF_TEAM_A, "student", "training", "runtime")
+    params.update({block: theirs[block] for block in tiny})
     yaml.dump(params, project / "params.yaml")
 
     run(images, project)
@@ -251,6 +252,7 @@ def test_a_better_teacher_trains_again_exactly_what_depends_on_it(
     run = published.team_b.run
     publish, update = blocks(BETTER)
     edit(published.project, BETTER)
+    edit_params(published.project / "params.yaml", {"teacher": {"input_size": 96}})  # soon done
     ran = stages(published.team_a.run(publish, published.project))
     assert {"dump", "head"} <= ran
     assert not ran & (both("labels@independent-plain-0") | {"prepare"})
@@ -273,12 +275,13 @@ def test_a_better_teacher_trains_again_exactly_what_depends_on_it(
 
 def test_remotes_are_committed_and_credentials_are_not(tmp_path: Path) -> None:
     team = Team(tmp_path / "remote")
-    for number, (block, secrets) in enumerate(
-        zip(blocks(REMOTES)[:2], (("KEY", "SECRET"), ("ME",)), strict=True)
-    ):
-        project = tmp_path / str(number)
-        project.mkdir()
-        team.run(f"git init\ndvc init\n{block}", project)
+    on_s3, on_ssh = blocks(REMOTES)
+    (tmp_path / "empty").mkdir()
+    team.run("git init\ndvc init", tmp_path / "empty")
+    for block, secrets in ((on_s3, ("KEY", "SECRET")), (on_ssh, ("ME",))):
+        project = tmp_path / secrets[0]
+        shutil.copytree(tmp_path / "empty", project)
+        team.run(block, project)
         (url,) = re.findall(r"remote add -d storage (\S+)", block)
         config = (project / ".dvc/config").read_text()
         assert f"url = {url}" in config
@@ -301,5 +304,5 @@ def test_the_example_says_what_the_page_and_the_params_say() -> None:
     example: dict[str, Any] = load_params(CONSUMER / "params.yaml").model_dump()
     taps = ours["teacher"]["taps"]
     ours["teacher"]["taps"] = {tap: taps[tap] for tap in example["teacher"]["taps"]}
-    for block in OF_TEAM_A:
+    for block in (*OF_TEAM_A, "runtime"):
         assert example[block] == ours[block], block
