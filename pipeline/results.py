@@ -46,22 +46,42 @@ class Row:
         return statistics.median(scores["latency_ms"][str(batch)] for scores in self.scores)
 
 
-def gather_rows(params: Params) -> list[Row]:
-    """The teacher and then the students that params list, in that order."""
+def here_and_absent(params: Params) -> tuple[list[Variant], list[Variant]]:
+    """The students of the sweep whose results are in this folder, and the others.
+
+    `dvc repro --pull --allow-missing` leaves in the remote what it does not train again.
+    """
+    here, absent = [], []
+    for variant in params.variants():
+        files = (_scores_file(variant.name), _curve_file(variant))
+        (here if all(map(Path.exists, files)) else absent).append(variant)
+    return here, absent
+
+
+def gather_rows(params: Params, variants: list[Variant]) -> list[Row]:
+    """The teacher and then these students, in their order."""
     rows = [Row(TEACHER, TEACHER, (), (_read_scores(TEACHER),))]
     by_title: dict[str, list[Variant]] = {}
-    for variant in params.variants():
+    for variant in variants:
         by_title.setdefault(variant.title, []).append(variant)
-    for title, variants in by_title.items():
-        first = variants[0]
+    for title, seeds in by_title.items():
+        first = seeds[0]
         group = group_of(params.modes[first.mode], params.settings[first.settings])
-        scores = tuple(_read_scores(variant.name) for variant in variants)
-        rows.append(Row(title, group, tuple(variant.seed for variant in variants), scores))
+        scores = tuple(_read_scores(variant.name) for variant in seeds)
+        rows.append(Row(title, group, tuple(variant.seed for variant in seeds), scores))
     return rows
 
 
+def _scores_file(name: str) -> Path:
+    return METRICS / f"{name}.json"
+
+
+def _curve_file(variant: Variant) -> Path:
+    return STUDENTS / variant.name / CURVE
+
+
 def _read_scores(name: str) -> dict[str, Any]:
-    path = METRICS / f"{name}.json"
+    path = _scores_file(name)
     try:
         return read_json(path)
     except FileNotFoundError:
@@ -70,7 +90,7 @@ def _read_scores(name: str) -> dict[str, Any]:
 
 def read_curve(variant: Variant) -> list[tuple[int, float]]:
     """Step and validation accuracy, as training saw them."""
-    path = STUDENTS / variant.name / CURVE
+    path = _curve_file(variant)
     try:
         with open(path, newline="", encoding="utf-8") as file:
             rows = list(csv.DictReader(file, delimiter="\t"))
@@ -85,8 +105,8 @@ def best(rows: Iterable[Row], groups: set[str]) -> Row | None:
     return max(chosen, key=lambda row: row.mean("validation", "accuracy"), default=None)
 
 
-def headline(rows: list[Row], unlabelled_images: int) -> str:
-    """What mentoring bought, in a sentence or two with numbers."""
+def headline(rows: list[Row], unlabelled_images: int, absent: list[Variant]) -> str:
+    """What mentoring bought, in a sentence or two with numbers; and which students are missing."""
     lone = best(rows, {"labels"})
     mentored = best(rows, {"logits", "features"})
     extended = best(rows, {"unlabelled"})
@@ -103,6 +123,9 @@ def headline(rows: list[Row], unlabelled_images: int) -> str:
                          f"reaches {_accuracy(extended)}{_gain(extended, lone)}.")  # fmt: skip
     teacher = next(row for row in rows if row.group == TEACHER)
     sentences.append(f"Its teacher reaches {_accuracy(teacher)}.")
+    if absent:
+        names = ", ".join(variant.name for variant in absent)
+        sentences.append(f"Not in this folder, so left out: {names}.")
     return " ".join(sentences)
 
 

@@ -12,7 +12,8 @@ from pipeline.files import replaced_whole, write_text
 from pipeline.params import Params
 from pipeline.pictures import accuracy_bars, learning_curves, mode_weights
 from pipeline.progress import say
-from pipeline.results import Row, gather_rows, headline, percent, read_curve
+from pipeline.results import Row, gather_rows, headline, here_and_absent, percent, read_curve
+from pipeline.variants import Variant
 
 REPORTS = Path("reports")
 COLUMNS = (
@@ -22,11 +23,12 @@ COLUMNS = (
 
 
 def report(params: Params) -> None:
-    rows = gather_rows(params)
-    sentence = headline(rows, params.data.unlabelled)
+    here, absent = here_and_absent(params)
+    rows = gather_rows(params, here)
+    sentence = headline(rows, params.data.unlabelled, absent)
     text = f"{text_table(rows)}\n{sentence}\n"
     write_text(REPORTS / "results.txt", text)
-    curves = write_curves(params)
+    curves = write_curves(here)
     used = {variant.mode for variant in params.variants()}
     environment = Environment(
         loader=PackageLoader("pipeline"), autoescape=select_autoescape(), trim_blocks=True,
@@ -75,11 +77,11 @@ def text_table(rows: list[Row]) -> str:
     return "\n".join(line.rstrip() for line in buffer.getvalue().splitlines())
 
 
-def write_curves(params: Params) -> dict[str, list[list[tuple[int, float]]]]:
+def write_curves(variants: list[Variant]) -> dict[str, list[list[tuple[int, float]]]]:
     """Validation accuracy over steps: a CSV a student for `dvc plots`, and all by title."""
     by_title: dict[str, list[list[tuple[int, float]]]] = {}
     with replaced_whole(REPORTS / "curves") as fresh:
-        for variant in params.variants():
+        for variant in variants:
             curve = read_curve(variant)
             by_title.setdefault(variant.title, []).append(curve)
             lines = ["step,accuracy", *(f"{step},{value}" for step, value in curve)]
