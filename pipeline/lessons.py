@@ -98,7 +98,7 @@ def mentored_lessons(
         if dump_of(kind.spec) != dump_of(views.spec):
             raise MenteeError(
                 f"{kind.folder} is of another dump than {views.folder}: run `mentee dump` and "
-                f"`mentee head` again"
+                f"`mentee head` again, or `dvc update` all imports to one revision"
             )
         if kind.views < views.views:
             raise MenteeError(

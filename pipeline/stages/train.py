@@ -4,6 +4,7 @@ from pathlib import Path
 
 import torch
 from dvclive import Live
+from scmrepo.exceptions import SCMError
 
 from pipeline.compute import choose_compute
 from pipeline.errors import MenteeError
@@ -57,7 +58,7 @@ def train(params: Params, variant: Variant) -> None:
     folder = STUDENTS / variant.name
     with (
         replaced_whole(folder) as fresh,
-        Live(str(fresh / "live"), dvcyaml=None, save_dvc_exp=False, report=None) as live,
+        curves(fresh / "live") as live,
     ):
 
         def listen(step, terms, logits) -> None:
@@ -72,6 +73,14 @@ def train(params: Params, variant: Variant) -> None:
         save_student(student.cpu(), fresh)
     accuracy = live.summary["validation"]["accuracy"]
     say(f"{variant.name}: validation accuracy {accuracy:.1%} -> {folder}")
+
+
+def curves(folder: Path) -> Live:
+    """Where the learning curves go; DVCLive asks git for the revision."""
+    try:
+        return Live(str(folder), dvcyaml=None, save_dvc_exp=False, report=None)
+    except SCMError as error:
+        raise MenteeError(f"git: {str(error).lower()}: commit first, then train") from None
 
 
 def find(params: Params, variant: Variant) -> tuple[Mode, Settings]:

@@ -120,3 +120,12 @@ def test_errors_are_one_line_and_exit_code_1(project: Path) -> None:
     assert len(done.stdout.splitlines()) == 1
     assert "training.steps" in done.stdout
     assert "'many'" in done.stdout
+
+
+def test_training_in_a_git_repository_without_a_commit_says_to_commit(project: Path) -> None:
+    shutil.rmtree(project / ".git")
+    assert shell("git", "init", "-q", cwd=project).returncode == 0
+    done = shell("mentee", "train", "independent", cwd=project)
+    assert done.returncode == 1
+    assert done.stdout.splitlines()[-1].endswith("commit first, then train")
+    assert "Traceback" not in done.stdout
