@@ -3,6 +3,8 @@
 Gathering rows from an array a file costs several NumPy calls a file, more than the copying itself
 where a batch touches every view. So a range of addresses is reserved and every shard's data set is
 mapped into its place there; one `take` then gathers from all of them at the speed of RAM.
+
+What does not fit into memory is read from the disk row by row, and handed back in time.
 """
 
 import ctypes
@@ -16,6 +18,7 @@ from pathlib import Path
 import numpy as np
 
 from pipeline.cache.encodings import Layout
+from pipeline.cache.memory import memory_bytes
 from pipeline.errors import MenteeError
 
 # What Python's own mmap cannot do: map a file at an address of our choice (mmap(2), POSIX).
@@ -30,6 +33,8 @@ _NO_ACCESS, _MAP_FIXED = 0x0, 0x10
 _HUGE_PAGE, _MADV_HUGEPAGE = 2 << 20, 14
 _MAP_FAILED = ctypes.c_void_p(-1).value
 _ANONYMOUS = mmap.MAP_PRIVATE | mmap.MAP_ANONYMOUS
+_SHARE = 0.5  # of the memory that there is: a region that is larger does not fit
+_TOUCHED = 1024  # bytes from which a row is touched before it is copied
 
 
 @dataclass(frozen=True)
@@ -55,45 +60,89 @@ class Region:
         step = page // gcd(page, layout.bytes)  # so many rows fill whole pages
         self.stride = -(-rows // step) * step
         piece_bytes = self.stride * layout.bytes
-        self.bytes = len(pieces) * piece_bytes
-        reserved = self.bytes + 2 * page
+        span = len(pieces) * piece_bytes
+        memory = int(_SHARE * memory_bytes())
+        self.fits = sum(piece.rows for piece in pieces) * layout.bytes <= memory
+        reserved = span + 2 * page
         start = _mapped(None, reserved, _NO_ACCESS, _ANONYMOUS)
         # Memory and file agree about where a page begins, so that huge pages can be used.
         ahead = pieces[0].offset % page if large else 0
         self._address = -(-start // page) * page + ahead - ahead % mmap.ALLOCATIONGRANULARITY
-        buffer = (ctypes.c_char * self.bytes).from_address(self._address)
+        buffer = (ctypes.c_char * span).from_address(self._address)
         weakref.finalize(buffer, _LIBC.munmap, start, reserved)
-        for number, piece in enumerate(pieces):
+        placed = [
             _place(piece, self._address + number * piece_bytes, piece.rows * layout.bytes)
-        if large:
-            _LIBC.madvise(self._address, self.bytes, _MADV_HUGEPAGE)
-        self.array = np.frombuffer(buffer, dtype=layout.dtype)
-        self.array = self.array.reshape(len(pieces) * self.stride, *layout.shape)
-        self.array.flags.writeable = False
+            for number, piece in enumerate(pieces)
+        ]
+        if not self.fits:
+            # Else a page that is asked for brings megabytes that are gone before they are used.
+            self._advise(0, span, mmap.MADV_RANDOM)
+        elif large:
+            self._advise(0, span, _MADV_HUGEPAGE)
+        self._row_bytes = layout.bytes
+        self._values = np.frombuffer(buffer, dtype=layout.dtype)
+        self._values.flags.writeable = False
+        self._row_values = len(self._values) // (len(pieces) * self.stride)
+        self.array = self._values.reshape(len(pieces) * self.stride, *layout.shape)
+        # Where files are mapped: what was copied instead would be lost if it were handed back.
+        self._mapped = [number * piece_bytes for number, mapped in enumerate(placed) if mapped]
+        self._piece_bytes, self._held, self._may_hold = piece_bytes, 0, memory
 
-    def forget(self) -> None:
-        """Hand the pages that were read back; they stay in the system's own cache of files."""
-        _LIBC.madvise(self._address, self.bytes, mmap.MADV_DONTNEED)
+    def take(self, rows: np.ndarray) -> np.ndarray:
+        """Copies of `rows`, in their order: int64 `(n,)` -> `(n, ...)`."""
+        if not self.fits:
+            self._forget(len(rows))
+            for row in rows.tolist():
+                self._fetch(row, row + 1)
+        elif self._row_bytes >= _TOUCHED:
+            # A value of each row first: the processor then looks up where all of them lie at
+            # once, not one after another while it copies. 1.3 times as fast at 4 KB a row.
+            self._values.take(rows * self._row_values)
+        return self.array.take(rows, axis=0)
+
+    def part(self, start: int, stop: int) -> np.ndarray:
+        """The rows `start` .. `stop - 1`, as they lie there."""
+        if not self.fits:
+            self._forget(stop - start)
+            self._fetch(start, stop)
+        return self.array[start:stop]
+
+    def _fetch(self, start: int, stop: int) -> None:
+        """Have the disk read rows, without waiting for them."""
+        first = start * self._row_bytes & -mmap.PAGESIZE
+        self._advise(first, stop * self._row_bytes - first, mmap.MADV_WILLNEED)
+
+    def _forget(self, rows: int) -> None:
+        """Hand back what was read, as often as it fills our share of memory."""
+        self._held += rows * self._row_bytes
+        if self._held > self._may_hold:
+            for start in self._mapped:
+                self._advise(start, self._piece_bytes, mmap.MADV_DONTNEED)
+            self._held = 0
+
+    def _advise(self, start: int, length: int, advice: int) -> None:
+        _LIBC.madvise(self._address + start, length, advice)
 
 
-def _place(piece: Piece, address: int, length: int) -> None:
-    """Map a piece at `address`, or copy it there if it does not begin on a page.
+def _place(piece: Piece, address: int, length: int) -> bool:
+    """Map a piece at `address`, or copy it there if it does not begin on a page; whether mapped.
 
     Only data sets smaller than a page do not, where pages have 4,096 bytes.
     """
     if not length:
-        return
+        return False
     with open(piece.path, "rb") as file:
         if os.fstat(file.fileno()).st_size < piece.offset + length:
             raise MenteeError(f"{piece.path} is truncated: remove it and dump again")
         if piece.offset % mmap.ALLOCATIONGRANULARITY == 0:
             flags = mmap.MAP_SHARED | _MAP_FIXED
             _mapped(address, length, mmap.PROT_READ, flags, file.fileno(), piece.offset)
-            return
+            return True
         access = mmap.PROT_READ | mmap.PROT_WRITE
         _mapped(address, length, access, _ANONYMOUS | _MAP_FIXED)
         file.seek(piece.offset)
         file.readinto((ctypes.c_char * length).from_address(address))
+        return False
 
 
 def _mapped(

@@ -26,7 +26,6 @@ from pipeline.cache.shard import Shard, open_shard
 from pipeline.errors import MenteeError
 from pipeline.files import digest_file
 
-RESIDENT_BYTES = 256 << 20  # of a kind's pages that are held at a time, or all if it is smaller
 VIEWS_LAYOUT = {
     REGIONS: Layout(np.dtype("<i4"), (5,)),
     PIXELS: Layout(np.dtype("<u8"), ()),
@@ -61,7 +60,6 @@ class Kind:
         self._decoded_dtype = np.dtype("<f4") if self._is_encoded else plain
         self._regions = {name: self._region(shards, name) for name in self._by_row}
         self._shared = self._shared_arrays(shards)
-        self._unforgotten = 0
 
     def __reduce__(self) -> tuple[type["Kind"], tuple[Path]]:
         return Kind, (self.folder,)
@@ -127,15 +125,10 @@ class Kind:
 
     def _take(self, name: str, views: np.ndarray, rows: np.ndarray) -> np.ndarray:
         region = self._regions[name]
-        if region.bytes > RESIDENT_BYTES:
-            self._unforgotten += len(rows) * self._layout[name].bytes
-            if self._unforgotten > RESIDENT_BYTES:
-                region.forget()
-                self._unforgotten = 0
         index = views * (schema.parts(self.spec) * region.stride) + rows
         if gap := region.stride - self.rows_per_shard:
             index += rows // self.rows_per_shard * gap
-        return region.array.take(index, axis=0)
+        return region.take(index)
 
     def part(self, place: Place, array: str = VALUES) -> np.ndarray:
         """Every row of one shard, decoded: `(rows, ...)`."""
@@ -149,7 +142,7 @@ class Kind:
     def _slice(self, name: str, number: int) -> np.ndarray:
         place, region = self.places[number], self._regions[name]
         start = number * region.stride
-        return region.array[start : start + place.stop - place.start]
+        return region.part(start, start + place.stop - place.start)
 
     def parts(self, array: str = VALUES) -> Iterator[tuple[Place, np.ndarray]]:
         """Every shard's place and rows, view by view."""
