@@ -113,19 +113,30 @@ class Beside:
     """Runs calls one after another in a thread of their own, at most `ahead` of them waiting.
 
     So the teacher goes on while its answers are written, and memory stays bounded. An error of a
-    call is raised at a later `put`, or at the end. Also when the context is left early, by Ctrl-C
-    say, the calls that wait are run first: what was answered is not lost.
+    call is raised at a later `put`, or at the end, and no call runs after one that failed: it may
+    build on it. Also when the context is left early, by Ctrl-C say, the calls that wait are run
+    first: what was answered is not lost.
     """
 
     def __init__(self, ahead: int):
         self._ahead = ahead
         self._pool = ThreadPoolExecutor(1)
         self._waiting: deque[Future[None]] = deque()
+        self._has_failed = False
 
     def put(self, call: Callable[..., None], *arguments: Any) -> None:
         while len(self._waiting) > self._ahead or (self._waiting and self._waiting[0].done()):
             self._waiting.popleft().result()
-        self._waiting.append(self._pool.submit(call, *arguments))
+        self._waiting.append(self._pool.submit(self._run, call, *arguments))
+
+    def _run(self, call: Callable[..., None], *arguments: Any) -> None:
+        if self._has_failed:
+            return
+        try:
+            call(*arguments)
+        except BaseException:
+            self._has_failed = True
+            raise
 
     def __enter__(self) -> "Beside":
         return self

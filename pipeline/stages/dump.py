@@ -158,15 +158,19 @@ class Collector:
         self.check_finite(values, kind, "float32")
         encoding = encoding_of(self.spec["kinds"][kind])
         arrays = encoding.encode(values)
-        self.check_finite(arrays[schema.VALUES], kind, arrays[schema.VALUES].dtype.name)
-        return arrays, encoding.max_error(values, arrays)
+        with np.errstate(over="ignore", invalid="ignore"):
+            max_error = encoding.max_error(values, arrays)
+            if not np.isfinite(max_error):  # 8 bits may overflow too, where they are decoded
+                name = self.spec["kinds"][kind]["encoding"]
+                self.check_finite(encoding.decode(arrays), kind, name)
+        return arrays, max_error
 
-    def check_finite(self, values: np.ndarray, kind: str, dtype: str) -> None:
+    def check_finite(self, values: np.ndarray, kind: str, stored: str) -> None:
         finite = np.isfinite(values).reshape(len(values), -1).all(axis=1)
         if not finite.all():
             sample, view = self.ids[int(np.argmin(finite))], self.place.view
             raise MenteeError(
-                f"{kind} of sample {sample}, view {view}, is not finite in {dtype}: set "
+                f"{kind} of sample {sample}, view {view}, is not finite in {stored}: set "
                 f"cache.{'logits' if kind == schema.LOGITS else 'features'} to float32, or check "
                 f"the teacher's weights"
             )
