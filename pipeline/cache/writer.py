@@ -31,7 +31,7 @@ from pipeline.cache.schema import (
 )
 from pipeline.cache.shard import check_shard, entry_of, open_shard, write_shard
 from pipeline.errors import MenteeError
-from pipeline.files import digest_file, replaced_whole, write_json, written_whole
+from pipeline.files import digest_file, remove_partial, replaced_whole, write_json, written_whole
 
 
 class Scratch:
@@ -51,8 +51,7 @@ class Scratch:
                 raise MenteeError(
                     f"another dump is writing to {self.root}: wait for it to end, or stop it"
                 ) from None
-            for leftover in self.root.rglob("*.partial"):  # of a dump that was killed
-                leftover.unlink()
+            remove_partial(self.root)  # of a dump that was killed
             yield
 
     def folder(self, spec: dict[str, Any], kind: str) -> Path:

@@ -13,7 +13,7 @@ from pipeline.cache.encodings import encoding_of, features_encoding, logits_enco
 from pipeline.cache.writer import Beside, Scratch, write_root
 from pipeline.compute import choose_compute
 from pipeline.errors import MenteeError
-from pipeline.files import write_json
+from pipeline.files import remove_partial, write_json
 from pipeline.latency import latency
 from pipeline.lessons import CACHE
 from pipeline.params import Params
@@ -200,6 +200,7 @@ def answer_filled_up(teacher: Teacher, pictures: torch.Tensor) -> Answers:
 def publish(split: Split, spec: dict[str, Any], scratch: Scratch) -> None:
     """Move a split's finished shards to where DVC and the students look for them."""
     root = CACHE / split.name
+    remove_partial(root)  # of a dump that was killed right here
     manifests = [scratch.publish(spec, kind, root / kind) for kind in spec["kinds"]]
     write_root(root, spec, split.ids, split.labels)
     size = sum(entry.bytes for manifest in manifests for entry in manifest.entries) / 1e6
