@@ -10,6 +10,7 @@ import click
 
 from pipeline.cache_cli import cache
 from pipeline.errors import MenteeError
+from pipeline.files import explain
 
 
 class Commands(click.Group):
@@ -21,7 +22,7 @@ class Commands(click.Group):
         except MenteeError as error:
             click.echo(f"error: {error}", err=True)
         except OSError as error:
-            click.echo(f"error: {error.filename or 'input/output'}: {error.strerror}", err=True)
+            click.echo(f"error: {explain(error)}", err=True)
         except KeyboardInterrupt:
             click.echo("error: interrupted; run it again, a dump goes on where it was", err=True)
         sys.exit(1)

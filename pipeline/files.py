@@ -1,5 +1,6 @@
 """Writing files so that a file which exists under its name is whole."""
 
+import errno
 import hashlib
 import json
 import os
@@ -23,8 +24,33 @@ def written_whole(path: Path) -> Iterator[Path]:
         with open(partial, "rb") as written:
             os.fsync(written.fileno())
         os.replace(partial, path)
+    except OSError as error:
+        error.filename = error.filename or str(path)  # a failed write does not say of what
+        raise
     finally:
         partial.unlink(missing_ok=True)
+
+
+def remove_partial(folder: Path) -> None:
+    """Remove what a killed process left half-written; only where no other process may write."""
+    for leftover in folder.rglob("*.partial"):
+        if leftover.is_file():
+            leftover.unlink()
+
+
+def explain(error: OSError) -> str:
+    """One line for the user: what failed where, and what helps."""
+    text = error.strerror or " ".join(str(error).split())
+    free = ""
+    if isinstance(error.filename, str):
+        text = f"{error.filename}: {text}"
+        folder = next(p for p in Path(error.filename).absolute().parents if p.exists())
+        free = f" ({shutil.disk_usage(folder).free / 1e6:.1f} MB are free)"
+    if error.errno in (errno.ENOSPC, errno.EDQUOT):
+        return f"{text}{free}: make room and run it again, finished shards are kept"
+    if error.errno in (errno.EROFS, errno.EACCES, errno.EPERM):
+        return f"{text}: make it writable, or work in another folder"
+    return text
 
 
 @contextmanager

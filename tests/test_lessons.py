@@ -19,16 +19,16 @@ from ruamel.yaml import YAML
 from safetensors.torch import save_file
 
 from pipeline.cache.reader import Kind
-from pipeline.cache.schema import PIXELS, REGIONS, VALUES
+from pipeline.cache.schema import PIXELS, REGIONS, VALUES, places
 from pipeline.cache.shard import check_shard, open_shard, write_shard
-from pipeline.cache.writer import write_manifest
+from pipeline.cache.writer import Scratch, write_manifest
 from pipeline.compute import choose_compute
 from pipeline.lessons import Lessons, Mixture, lone_lessons, mentored_lessons
 from pipeline.mentoring.objective import Batch
 from pipeline.params import Params, load_params
 from pipeline.prepared import PREPARED_FILE, Split, read_split
 from pipeline.stages import dump as dumping
-from pipeline.stages.dump import answer_filled_up, dump
+from pipeline.stages.dump import Collector, answer_filled_up, dump
 from pipeline.stages.head import fit, head
 from pipeline.stages.prepare import prepare
 from pipeline.teachers import Answers, Teacher, load_teacher
@@ -548,13 +548,32 @@ def test_an_answer_that_is_not_finite_stops_the_dump_and_is_named(
     assert len(list((prepared / ".work/cache").rglob("v000/p*.h5"))) == 2 * KINDS
 
 
-def test_logits_too_large_for_float16_stop_the_dump_and_say_what_to_do(prepared: Path) -> None:
+@pytest.mark.parametrize("stored", ["float16", "top10"])
+def test_logits_too_large_for_float16_stop_the_dump_and_say_what_to_do(
+    prepared: Path, stored: str
+) -> None:
     params = params_of()
     teacher = load_teacher(params.teacher, choose_compute(params.runtime))
     state = {name: value.contiguous() for name, value in teacher.network.state_dict().items()}
     state["classifier.weight"] = state["classifier.weight"] * 1e5
     save_file(state, "loud.safetensors")
-    text = refusal(lambda: dump(params_of(teacher={"weights": "loud.safetensors"})))
-    first = split_of(prepared).ids[0]
-    assert f"logits of sample {first}, view 0, is not finite in float16" in text
+    changes = {"teacher": {"weights": "loud.safetensors"}, "cache": {"logits": stored}}
+    text = refusal(lambda: dump(params_of(**changes)))
+    assert re.match(rf"logits of sample \S+, view 0, is not finite in {stored}:", text)
     assert "set cache.logits to float32" in text
+
+
+def test_a_span_too_large_for_8_bits_stops_the_dump_too(finished: Path, tmp_path: Path) -> None:
+    split, scratch = split_of(finished), Scratch(tmp_path)
+    logits = {"encoding": "uint8 per row", "shape": [3]}
+    spec = {"rows": len(split), "rows_per_shard": 12, "views": {"count": 1},
+            "kinds": {"views": {}, "logits": logits}}  # fmt: skip
+    place = next(places(spec))
+    collector = Collector(spec, split, place, np.zeros((12, 5), dtype=np.int32))
+    pictures = torch.zeros(12, 3, 8, 8, dtype=torch.uint8)
+    values = torch.zeros(12, 3)
+    values[7] = torch.tensor([-3e38, 0, 3e38])  # each is a float32, their difference is none
+    collector.add(slice(0, 12), pictures, Answers(values, {}))
+    text = refusal(lambda: collector.write(scratch, ["views", "logits"]))
+    assert f"logits of sample {split.ids[7]}, view 0, is not finite in uint8 per row" in text
+    assert not list(tmp_path.rglob("*.h5"))

@@ -31,7 +31,7 @@ from pipeline.cache.schema import (
 )
 from pipeline.cache.shard import check_shard, entry_of, open_shard, write_shard
 from pipeline.errors import MenteeError
-from pipeline.files import digest_file, replaced_whole, write_json, written_whole
+from pipeline.files import digest_file, remove_partial, replaced_whole, write_json, written_whole
 
 
 class Scratch:
@@ -51,8 +51,7 @@ class Scratch:
                 raise MenteeError(
                     f"another dump is writing to {self.root}: wait for it to end, or stop it"
                 ) from None
-            for leftover in self.root.rglob("*.partial"):  # of a dump that was killed
-                leftover.unlink()
+            remove_partial(self.root)  # of a dump that was killed
             yield
 
     def folder(self, spec: dict[str, Any], kind: str) -> Path:
@@ -113,19 +112,30 @@ class Beside:
     """Runs calls one after another in a thread of their own, at most `ahead` of them waiting.
 
     So the teacher goes on while its answers are written, and memory stays bounded. An error of a
-    call is raised at a later `put`, or at the end. Also when the context is left early, by Ctrl-C
-    say, the calls that wait are run first: what was answered is not lost.
+    call is raised at a later `put`, or at the end, and no call runs after one that failed: it may
+    build on it. Also when the context is left early, by Ctrl-C say, the calls that wait are run
+    first: what was answered is not lost.
     """
 
     def __init__(self, ahead: int):
         self._ahead = ahead
         self._pool = ThreadPoolExecutor(1)
         self._waiting: deque[Future[None]] = deque()
+        self._has_failed = False
 
     def put(self, call: Callable[..., None], *arguments: Any) -> None:
         while len(self._waiting) > self._ahead or (self._waiting and self._waiting[0].done()):
             self._waiting.popleft().result()
-        self._waiting.append(self._pool.submit(call, *arguments))
+        self._waiting.append(self._pool.submit(self._run, call, *arguments))
+
+    def _run(self, call: Callable[..., None], *arguments: Any) -> None:
+        if self._has_failed:
+            return
+        try:
+            call(*arguments)
+        except BaseException:
+            self._has_failed = True
+            raise
 
     def __enter__(self) -> "Beside":
         return self

@@ -13,7 +13,7 @@ from pipeline.cache.encodings import encoding_of, features_encoding, logits_enco
 from pipeline.cache.writer import Beside, Scratch, write_root
 from pipeline.compute import choose_compute
 from pipeline.errors import MenteeError
-from pipeline.files import write_json
+from pipeline.files import remove_partial, write_json
 from pipeline.latency import latency
 from pipeline.lessons import CACHE
 from pipeline.params import Params
@@ -158,15 +158,19 @@ class Collector:
         self.check_finite(values, kind, "float32")
         encoding = encoding_of(self.spec["kinds"][kind])
         arrays = encoding.encode(values)
-        self.check_finite(arrays[schema.VALUES], kind, arrays[schema.VALUES].dtype.name)
-        return arrays, encoding.max_error(values, arrays)
+        with np.errstate(over="ignore", invalid="ignore"):
+            max_error = encoding.max_error(values, arrays)
+            if not np.isfinite(max_error):  # 8 bits may overflow too, where they are decoded
+                name = self.spec["kinds"][kind]["encoding"]
+                self.check_finite(encoding.decode(arrays), kind, name)
+        return arrays, max_error
 
-    def check_finite(self, values: np.ndarray, kind: str, dtype: str) -> None:
+    def check_finite(self, values: np.ndarray, kind: str, stored: str) -> None:
         finite = np.isfinite(values).reshape(len(values), -1).all(axis=1)
         if not finite.all():
             sample, view = self.ids[int(np.argmin(finite))], self.place.view
             raise MenteeError(
-                f"{kind} of sample {sample}, view {view}, is not finite in {dtype}: set "
+                f"{kind} of sample {sample}, view {view}, is not finite in {stored}: set "
                 f"cache.{'logits' if kind == schema.LOGITS else 'features'} to float32, or check "
                 f"the teacher's weights"
             )
@@ -196,6 +200,7 @@ def answer_filled_up(teacher: Teacher, pictures: torch.Tensor) -> Answers:
 def publish(split: Split, spec: dict[str, Any], scratch: Scratch) -> None:
     """Move a split's finished shards to where DVC and the students look for them."""
     root = CACHE / split.name
+    remove_partial(root)  # of a dump that was killed right here
     manifests = [scratch.publish(spec, kind, root / kind) for kind in spec["kinds"]]
     write_root(root, spec, split.ids, split.labels)
     size = sum(entry.bytes for manifest in manifests for entry in manifest.entries) / 1e6

@@ -8,6 +8,7 @@ import signal
 import subprocess
 import sys
 import threading
+import time
 from pathlib import Path
 from typing import Any
 
@@ -421,7 +422,30 @@ def test_an_error_of_a_call_comes_out_and_ends_the_writing() -> None:
         beside.put(fail)
         for number in range(100):
             beside.put(done.append, number)
-    assert len(done) < 100
+    assert done == []
+
+
+def test_no_call_runs_after_one_that_failed(scratch: Scratch) -> None:
+    """A shard some of whose rows could not be filled in must never be written."""
+    place = next(places(spec()))
+
+    def fill_in() -> None:
+        raise MemoryError
+
+    with pytest.raises(MemoryError), Beside(4) as beside:
+        beside.put(time.sleep, 0.2)  # so that all three wait in the queue together
+        beside.put(fill_in)
+        beside.put(scratch.write, spec(), "logits", place, values("logits", place))
+    assert not scratch.has(spec(), "logits", place)
+
+
+def test_what_was_answered_before_an_interruption_is_written(scratch: Scratch) -> None:
+    place = next(places(spec()))
+    with pytest.raises(KeyboardInterrupt), Beside(4) as beside:
+        beside.put(time.sleep, 0.2)
+        beside.put(scratch.write, spec(), "logits", place, values("logits", place))
+        raise KeyboardInterrupt
+    assert scratch.has(spec(), "logits", place)
 
 
 def test_an_error_of_the_last_call_comes_out_too() -> None:
