@@ -58,9 +58,9 @@ def shell(*command: str, cwd: Path) -> subprocess.CompletedProcess[str]:
     )
 
 
-def repro(project: Path) -> set[str]:
+def repro(project: Path, *targets: str) -> set[str]:
     """`dvc repro`; returns the names of the stages that ran."""
-    done = shell("dvc", "repro", cwd=project)
+    done = shell("dvc", "repro", *targets, cwd=project)
     assert done.returncode == 0, done.stdout
     return set(re.findall(r"Running stage '([^']+)'", done.stdout))
 

@@ -124,6 +124,20 @@ def test_dumps_in_two_folders_at_once_do_not_disturb_each_other(
         assert cache_files(folder) == cache_files(uninterrupted[0])
 
 
+def test_dumps_with_another_number_of_threads_show_the_same_views(
+    prepared: Path, dumps: Dumps, uninterrupted: tuple[Path, float]
+) -> None:
+    """Pixel for pixel, which the views' digests say."""
+    folder = copy_prepared(prepared, dumps.root / "two-threads")
+    set_params(folder, runtime={"threads": 2})
+    dumps.run(folder)
+    one, two = cache_files(uninterrupted[0]), cache_files(folder)
+    views = {name for name in one if "/views/v" in name or "index.h5" in name}
+    assert len(views) == 12 + 4, "twelve places, four splits"
+    assert {name: two[name] for name in views} == {name: one[name] for name in views}
+    assert two.keys() == one.keys(), "threads are not in the fingerprint"
+
+
 # What was dumped before
 
 
