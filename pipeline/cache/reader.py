@@ -204,6 +204,11 @@ def open_kind_shard(folder: Path, manifest: Manifest, place: Place) -> Shard:
     held = {name: (array.dtype, array.shape) for name, array in shard.arrays.items()}
     if held != wanted:
         raise MenteeError(f"{shard.path} does not hold the arrays of its spec: dump again")
+    if manifest.kind != VIEWS:
+        try:
+            encoding_of(manifest.spec["kinds"][manifest.kind]).check(shard.arrays)
+        except ValueError as error:
+            raise MenteeError(f"{shard.path}: {error}: dump again") from None
     return shard
 
 
