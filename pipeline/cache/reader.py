@@ -10,7 +10,7 @@ import numpy as np
 
 from pipeline.cache import schema
 from pipeline.cache.encodings import Arrays, Layout, encoding_of
-from pipeline.cache.mapping import Piece, Region
+from pipeline.cache.mapping import Piece, Region, resident_bytes
 from pipeline.cache.schema import (
     CHECKSUMS,
     MANIFEST,
@@ -26,7 +26,9 @@ from pipeline.cache.shard import Shard, open_shard
 from pipeline.errors import MenteeError
 from pipeline.files import digest_file
 
-RESIDENT_BYTES = 256 << 20  # of a kind's pages that are held at a time, or all if it is smaller
+# Of a kind's pages that are held beside those of one batch, or all if the kind is smaller. Reading
+# a larger one at random costs some 6 us a row more: every row's page comes in again.
+RESIDENT_BYTES = 256 << 20
 VIEWS_LAYOUT = {
     REGIONS: Layout(np.dtype("<i4"), (5,)),
     PIXELS: Layout(np.dtype("<u8"), ()),
@@ -61,7 +63,8 @@ class Kind:
         self._decoded_dtype = np.dtype("<f4") if self._is_encoded else plain
         self._regions = {name: self._region(shards, name) for name in self._by_row}
         self._shared = self._shared_arrays(shards)
-        self._unforgotten = 0
+        self._is_large = sum(region.bytes for region in self._regions.values()) > RESIDENT_BYTES
+        self._others = resident_bytes()  # what this process holds beside this kind
 
     def __reduce__(self) -> tuple[type["Kind"], tuple[Path]]:
         return Kind, (self.folder,)
@@ -113,10 +116,12 @@ class Kind:
 
         Answers are decoded: float16 where they are stored so, else float32.
         """
+        views, rows = views.astype(np.int64), rows.astype(np.int64)  # they are multiplied below
         if len(rows) and (
             min(rows.min(), views.min()) < 0 or rows.max() >= self.rows or views.max() >= self.views
         ):
             raise IndexError(f"{self.folder} has {self.views} views of {self.rows} rows")
+        self._forget()
         if array != VALUES or not self._is_encoded:
             return self._take(array, views, rows)
         arrays = {name: self._take(name, views, rows) for name in self._by_row}
@@ -125,13 +130,19 @@ class Kind:
             arrays |= {name: shared[shard] for name, shared in self._shared.items()}
         return self._encoding.decode(arrays)
 
+    def _forget(self) -> None:
+        """Hand back all pages of a large kind when they are more than may be held."""
+        if not self._is_large:
+            return
+        held = resident_bytes()
+        self._others = min(self._others, held)
+        if held - self._others > RESIDENT_BYTES:
+            for region in self._regions.values():
+                region.forget()
+            self._others = resident_bytes()
+
     def _take(self, name: str, views: np.ndarray, rows: np.ndarray) -> np.ndarray:
         region = self._regions[name]
-        if region.bytes > RESIDENT_BYTES:
-            self._unforgotten += len(rows) * self._layout[name].bytes
-            if self._unforgotten > RESIDENT_BYTES:
-                region.forget()
-                self._unforgotten = 0
         index = views * (schema.parts(self.spec) * region.stride) + rows
         if gap := region.stride - self.rows_per_shard:
             index += rows // self.rows_per_shard * gap
@@ -139,6 +150,7 @@ class Kind:
 
     def part(self, place: Place, array: str = VALUES) -> np.ndarray:
         """Every row of one shard, decoded: `(rows, ...)`."""
+        self._forget()
         number = self.places.index(place)
         if array != VALUES or not self._is_encoded:
             return self._slice(array, number)
