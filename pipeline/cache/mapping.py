@@ -31,6 +31,7 @@ _LIBC.munmap.argtypes = [ctypes.c_void_p, ctypes.c_size_t]
 _LIBC.madvise.argtypes = [ctypes.c_void_p, ctypes.c_size_t, ctypes.c_int]
 _NO_ACCESS, _MAP_FIXED = 0x0, 0x10
 _HUGE_PAGE, _MADV_HUGEPAGE = 2 << 20, 14
+_MOST_ADDRESSES = 1 << 43  # of the 2**47 that a process has
 _MAP_FAILED = ctypes.c_void_p(-1).value
 _ANONYMOUS = mmap.MAP_PRIVATE | mmap.MAP_ANONYMOUS
 _SHARE = 0.5  # of the memory that there is: a region that is larger does not fit
@@ -55,10 +56,11 @@ class Region:
 
     def __init__(self, pieces: list[Piece], layout: Layout):
         rows = max(piece.rows for piece in pieces)
-        large = rows * layout.bytes >= _HUGE_PAGE
-        page = _HUGE_PAGE if large else mmap.ALLOCATIONGRANULARITY
-        step = page // gcd(page, layout.bytes)  # so many rows fill whole pages
-        self.stride = -(-rows // step) * step
+        page = _HUGE_PAGE if rows * layout.bytes >= _HUGE_PAGE else mmap.ALLOCATIONGRANULARITY
+        if len(pieces) * _stride(rows, layout.bytes, page) * layout.bytes > _MOST_ADDRESSES:
+            page = mmap.ALLOCATIONGRANULARITY
+        large = page == _HUGE_PAGE
+        self.stride = _stride(rows, layout.bytes, page)
         piece_bytes = self.stride * layout.bytes
         span = len(pieces) * piece_bytes
         memory = int(_SHARE * memory_bytes())
@@ -69,7 +71,8 @@ class Region:
         ahead = pieces[0].offset % page if large else 0
         self._address = -(-start // page) * page + ahead - ahead % mmap.ALLOCATIONGRANULARITY
         buffer = (ctypes.c_char * span).from_address(self._address)
-        weakref.finalize(buffer, _LIBC.munmap, start, reserved)
+        # Not at exit, when a thread or a handler may still read: the system unmaps by itself.
+        weakref.finalize(buffer, _LIBC.munmap, start, reserved).atexit = False
         placed = [
             _place(piece, self._address + number * piece_bytes, piece.rows * layout.bytes)
             for number, piece in enumerate(pieces)
@@ -80,18 +83,18 @@ class Region:
         elif large:
             self._advise(0, span, _MADV_HUGEPAGE)
         self._row_bytes = layout.bytes
-        self._values = np.frombuffer(buffer, dtype=layout.dtype)
-        self._values.flags.writeable = False
+        self._values = np.frombuffer(memoryview(buffer).toreadonly(), dtype=layout.dtype)
         self._row_values = len(self._values) // (len(pieces) * self.stride)
         self.array = self._values.reshape(len(pieces) * self.stride, *layout.shape)
         # Where files are mapped: what was copied instead would be lost if it were handed back.
         self._mapped = [number * piece_bytes for number, mapped in enumerate(placed) if mapped]
-        self._piece_bytes, self._held, self._may_hold = piece_bytes, 0, memory
+        self._piece_bytes, self._may_hold = piece_bytes, memory
+        self._others = 0 if self.fits else _resident_bytes()  # what is held beside this region
 
     def take(self, rows: np.ndarray) -> np.ndarray:
         """Copies of `rows`, in their order: int64 `(n,)` -> `(n, ...)`."""
         if not self.fits:
-            self._forget(len(rows))
+            self._forget()
             for row in rows.tolist():
                 self._fetch(row, row + 1)
         elif self._row_bytes >= _TOUCHED:
@@ -103,7 +106,7 @@ class Region:
     def part(self, start: int, stop: int) -> np.ndarray:
         """The rows `start` .. `stop - 1`, as they lie there."""
         if not self.fits:
-            self._forget(stop - start)
+            self._forget()
             self._fetch(start, stop)
         return self.array[start:stop]
 
@@ -112,16 +115,33 @@ class Region:
         first = start * self._row_bytes & -mmap.PAGESIZE
         self._advise(first, stop * self._row_bytes - first, mmap.MADV_WILLNEED)
 
-    def _forget(self, rows: int) -> None:
+    def _forget(self) -> None:
         """Hand back what was read, as often as it fills our share of memory."""
-        self._held += rows * self._row_bytes
-        if self._held > self._may_hold:
+        held = _resident_bytes()
+        self._others = min(self._others, held)
+        if held - self._others > self._may_hold:
             for start in self._mapped:
                 self._advise(start, self._piece_bytes, mmap.MADV_DONTNEED)
-            self._held = 0
+            self._others = _resident_bytes()
 
     def _advise(self, start: int, length: int, advice: int) -> None:
         _LIBC.madvise(self._address + start, length, advice)
+
+
+def _resident_bytes() -> int:
+    """How many bytes of mapped files this process holds.
+
+    The system decides how much around a row comes in with it, 4 KiB or 2 MiB at a time, so that
+    counting the bytes that were asked for says little.
+    """
+    pages = int(Path("/proc/self/statm").read_bytes().split()[2])
+    return pages * mmap.PAGESIZE
+
+
+def _stride(rows: int, row_bytes: int, page: int) -> int:
+    """The smallest number of rows from `rows` on that fills whole pages."""
+    step = page // gcd(page, row_bytes)
+    return -(-rows // step) * step
 
 
 def _place(piece: Piece, address: int, length: int) -> bool:

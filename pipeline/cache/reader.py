@@ -111,6 +111,10 @@ class Kind:
 
         Answers are decoded: float16 where they are stored so, else float32.
         """
+        views, rows = (
+            views.astype(np.int64, copy=False),
+            rows.astype(np.int64, copy=False),
+        )  # they are multiplied below
         if len(rows) and (
             min(rows.min(), views.min()) < 0 or rows.max() >= self.rows or views.max() >= self.views
         ):
@@ -197,6 +201,11 @@ def open_kind_shard(folder: Path, manifest: Manifest, place: Place) -> Shard:
     held = {name: (array.dtype, array.shape) for name, array in shard.arrays.items()}
     if held != wanted:
         raise MenteeError(f"{shard.path} does not hold the arrays of its spec: dump again")
+    if manifest.kind != VIEWS:
+        try:
+            encoding_of(manifest.spec["kinds"][manifest.kind]).check(shard.arrays)
+        except ValueError as error:
+            raise MenteeError(f"{shard.path}: {error}: dump again") from None
     return shard
 
 
