@@ -1,0 +1,346 @@
+"""Foreign caches are data from strangers: they are read or refused in one line, and no more.
+
+Nothing in them can execute, read another file or exhaust memory. The digests in every manifest
+here are those of the crafted files, so that they protect nobody. Each case runs in a child process
+that may take 1 GiB more than this one has and some seconds; the file that a cache must not read is
+a pipe that nobody writes to, so that whoever opens it hangs.
+"""
+
+import json
+import multiprocessing
+import os
+import resource
+import shutil
+import traceback
+from collections.abc import Callable, Iterator
+from pathlib import Path
+from typing import Any
+
+import h5py
+import numpy as np
+import pytest
+from caches import cache_spec, make_cache, mentee
+
+from pipeline.cache.reader import Kind
+from pipeline.errors import MenteeError
+from pipeline.files import canonical_json, digest_file, digest_text, read_json
+
+MOST_BYTES, MOST_SECONDS = 1 << 30, 20
+SHARD = "v000/p00000.h5"
+FORK = multiprocessing.get_context("fork")
+KINDS = {
+    "logits": {"encoding": "float16", "shape": [3]},
+    "task_logits": {"encoding": "top2", "shape": [5]},
+    "features/row": {"encoding": "uint8 per row", "shape": [7]},
+    "features/channel": {"encoding": "uint8 per channel", "shape": [7, 2, 2]},
+    "views": {},
+}
+
+
+# What a user does with a stranger's folder, and what came of it.
+
+
+def answers_of(folder: Path) -> Iterator[tuple[str, int, str]]:
+    """What each way to open a kind's folder says: its name, exit code and all that it prints."""
+    try:
+        kind = Kind(folder)
+        for place in kind.places:
+            kind.part(place, "regions" if folder.name == "views" else "values")
+        yield "Kind", 0, ""
+    except MenteeError as error:
+        yield "Kind", 1, f"error: {error}\n"
+    out = folder.parent / "exported"
+    commands = [("inspect", folder), ("inspect", "--json", folder), ("verify", folder),
+                ("diff", folder, folder), ("export", folder, out)]  # fmt: skip
+    for command, *arguments in commands:
+        done = mentee("cache", command, *arguments)
+        if done.exc_info and done.exc_info[0] is not SystemExit:
+            raise done.exception
+        yield command, done.exit_code, done.output
+
+
+def in_a_child(call: Callable[[], Any]) -> Any:
+    """What `call` returns in a process with bounded memory and time; "crashed" or "hung" else."""
+
+    def run() -> None:
+        size = int(Path("/proc/self/statm").read_bytes().split()[0]) * resource.getpagesize()
+        resource.setrlimit(resource.RLIMIT_AS, (size + MOST_BYTES, size + MOST_BYTES))
+        try:
+            sending.send(call())
+        except BaseException:
+            sending.send(traceback.format_exc())
+        os._exit(0)
+
+    receiving, sending = FORK.Pipe(duplex=False)
+    child = FORK.Process(target=run)
+    child.start()
+    sending.close()
+    try:
+        return receiving.recv() if receiving.poll(MOST_SECONDS) else "hung"
+    except EOFError:
+        return "crashed"
+    finally:
+        child.kill()
+        child.join()
+
+
+def answers_in_a_child(folder: Path) -> list[tuple[str, int, str]]:
+    answers = in_a_child(lambda: list(answers_of(folder)))
+    assert isinstance(answers, list), answers
+    for command, _, output in answers:
+        odd = {c for c in output if not c.isprintable()} - {"\n"}
+        assert not odd, f"{command} prints {odd}"
+    return answers
+
+
+def assert_refused(folder: Path) -> str:
+    """All refuse it in one line; a card may be shown of what no reader opens. Why they do."""
+    answers = answers_in_a_child(folder)
+    for command, code, output in answers:
+        if command in ("Kind", "export"):
+            assert (code, output.count("\n")) == (1, 1), f"{command}: {output}"
+        if command == "verify":  # a line for each thing that is wrong
+            assert code == 1, output
+        if code:
+            assert output.splitlines()[-1].startswith("error: ")
+            assert len(output) < 2000
+    assert not (folder.parent / "exported").exists()
+    return answers[0][2]
+
+
+def assert_read(folder: Path) -> None:
+    for command, code, output in answers_in_a_child(folder):
+        assert code == 0, f"{command}: {output}"
+
+
+# What strangers send.
+
+
+@pytest.fixture(scope="module")
+def whole(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """One view of twenty rows in a part, of every kind and encoding."""
+    spec = cache_spec(rows=20, views={**cache_spec()["views"], "count": 1}, kinds=KINDS)
+    return make_cache(tmp_path_factory.mktemp("whole"), spec)
+
+
+@pytest.fixture
+def sent(whole: Path, tmp_path: Path) -> Callable[[str], Path]:
+    """A kind's folder as a stranger may have sent it, beside a pipe that nobody writes to."""
+
+    def copy(kind: str = "logits") -> Path:
+        os.mkfifo(tmp_path / "secret.h5")
+        return Path(shutil.copytree(whole / kind, tmp_path / "theirs" / kind))
+
+    return copy
+
+
+def sign(folder: Path, **changes: Any) -> None:
+    """Make the manifest right again: the digests of its files, and that of its spec."""
+    path = folder / "manifest.json"
+    content = read_json(path) | changes
+    for shard in content["shards"]:
+        file = folder / shard["path"]
+        shard |= {"bytes": file.stat().st_size, "sha256": digest_file(file)}
+    content["fingerprint"] = digest_text(canonical_json(content["spec"]))
+    path.write_text(json.dumps(content, indent=2, sort_keys=True) + "\n")
+
+
+def test_what_nobody_touched_is_read(sent: Callable[..., Path]) -> None:
+    folder = sent()
+    sign(folder)
+    assert_read(folder)
+
+
+# Data sets that are not what they seem. `file` is the shard, without its "values".
+
+VALUES = np.arange(60, dtype="<f2").reshape(20, 3)
+
+
+def external_link(file: h5py.File, secret: Path) -> None:
+    file["values"] = h5py.ExternalLink(str(secret), "/values")
+
+
+def soft_link(file: h5py.File, _: Path) -> None:
+    file.create_dataset("others", data=VALUES)
+    file["values"] = h5py.SoftLink("/others")
+
+
+def soft_link_to_itself(file: h5py.File, _: Path) -> None:
+    file["values"] = h5py.SoftLink("/values")
+
+
+def hard_link_to_a_group(file: h5py.File, _: Path) -> None:
+    file["values"] = file.create_group("others")
+
+
+def hard_link_to_the_root(file: h5py.File, _: Path) -> None:
+    file["values"] = file["/"]
+
+
+def named_type(file: h5py.File, _: Path) -> None:
+    file["values"] = np.dtype("<f2")
+
+
+def virtual_data_set(file: h5py.File, secret: Path) -> None:
+    layout = h5py.VirtualLayout((20, 3), "<f2")
+    layout[:] = h5py.VirtualSource(str(secret), "values", (20, 3))
+    file.create_virtual_dataset("values", layout)
+
+
+def external_storage(file: h5py.File, secret: Path) -> None:
+    file.create_dataset("values", (20, 3), "<f2", external=[(str(secret), 0, 120)])
+
+
+def chunks(file: h5py.File, _: Path) -> None:
+    file.create_dataset("values", data=VALUES, chunks=(5, 3))
+
+
+def gzip_chunks(file: h5py.File, _: Path) -> None:
+    file.create_dataset("values", data=VALUES, chunks=(5, 3), compression="gzip")
+
+
+def made(
+    file: h5py.File, layout: Callable[[h5py.h5p.PropDCID], None], values: np.ndarray = VALUES
+) -> None:
+    settings = h5py.h5p.create(h5py.h5p.DATASET_CREATE)
+    layout(settings)
+    space, kind = h5py.h5s.create_simple(values.shape), h5py.h5t.py_create(values.dtype)
+    h5py.h5d.create(file.id, b"values", kind, space, dcpl=settings)
+
+
+def compact(file: h5py.File, _: Path) -> None:
+    made(file, lambda settings: settings.set_layout(h5py.h5d.COMPACT))
+
+
+def unknown_filter(file: h5py.File, _: Path) -> None:
+    def layout(settings: h5py.h5p.PropDCID) -> None:
+        settings.set_chunk((5, 3))
+        settings.set_filter(h5py.h5z.FILTER_LZF, h5py.h5z.FLAG_OPTIONAL, (1, 2, 3))
+
+    made(file, layout)
+    file.flush()
+
+
+def no_storage(file: h5py.File, _: Path) -> None:
+    file.create_dataset("values", (20, 3), "<f2")
+
+
+def huge_without_storage(file: h5py.File, _: Path) -> None:
+    file.create_dataset("values", (1 << 50, 3), "<f2")
+
+
+def no_dataspace(file: h5py.File, _: Path) -> None:
+    file.create_dataset("values", data=h5py.Empty("<f2"))
+
+
+def no_dimensions(file: h5py.File, _: Path) -> None:
+    file.create_dataset("values", data=np.float16(1))
+
+
+def off_the_pages(file: h5py.File, _: Path) -> None:
+    """Larger than a page and not on one, so that it would be copied whole into memory."""
+    file.create_dataset("others", data=np.zeros(3, dtype="u1"))
+    file.create_dataset("values", data=np.zeros((20, 3000), dtype="<f2"))
+
+
+def many_names(file: h5py.File, _: Path) -> None:
+    file.create_dataset("values", data=VALUES)
+    for number in range(20_000):
+        file[f"values{number}"] = file["values"]
+
+
+def name_that_speaks_to_the_terminal(file: h5py.File, _: Path) -> None:
+    file["values"] = h5py.SoftLink("/others")
+    file["a\x1b[2Jb\nall whole\n"] = h5py.SoftLink("/others")
+
+
+def typed(dtype: Any, data: Any = None) -> Callable[[h5py.File, Path], None]:
+    """A data set of twenty rows of another type."""
+
+    def craft(file: h5py.File, _: Path) -> None:
+        file.create_dataset("values", (20, 3), dtype)
+        file["values"][...] = np.zeros((20, 3), dtype) if data is None else data
+
+    craft.__name__ = f"type {dtype}"[:40]
+    return craft
+
+
+TYPES = [
+    typed(h5py.string_dtype(), "a word"), typed("S8"), typed("S100000"),
+    typed([("a", "<f2"), ("b", "<i4")]), typed(h5py.ref_dtype, h5py.Reference()),
+    typed(h5py.regionref_dtype, h5py.RegionReference()), typed(bool), typed("V6"), typed("<c8"),
+    typed(h5py.vlen_dtype("<f2"), np.zeros(3, "<f2")), typed(">f2"), typed("<f4"), typed("<i2"),
+    typed(h5py.enum_dtype({"a": 1}, "<i2")),
+]  # fmt: skip
+DATA_SETS = [
+    external_link, soft_link, soft_link_to_itself, hard_link_to_a_group, hard_link_to_the_root,
+    named_type, virtual_data_set, external_storage, chunks, gzip_chunks, compact, unknown_filter,
+    no_storage, huge_without_storage, no_dataspace, no_dimensions, off_the_pages, many_names,
+    name_that_speaks_to_the_terminal, *TYPES,
+]  # fmt: skip
+
+
+@pytest.mark.parametrize("craft", DATA_SETS, ids=lambda craft: craft.__name__)
+def test_a_data_set_that_is_not_what_it_seems_is_refused(
+    sent: Callable[..., Path], craft: Callable[[h5py.File, Path], None]
+) -> None:
+    folder = sent()
+    with h5py.File(folder / SHARD, "r+") as file:
+        digest = file["values"].attrs["sha256"]
+        del file["values"]
+        craft(file, folder.parent.parent / "secret.h5")
+        if isinstance(file.get("values", getlink=True), h5py.HardLink):
+            file["values"].attrs["sha256"] = digest
+    sign(folder)
+    assert_refused(folder)
+
+
+# Attributes.
+
+
+def attribute(name: str, value: Any, dtype: Any = None, where: str = "/") -> Any:
+    def craft(file: h5py.File) -> None:
+        del file[where].attrs[name]
+        if value is not None:
+            file[where].attrs.create(name, value, dtype=dtype)
+
+    return pytest.param(craft, id=f"{where}{name} {str(value)[:20]} {dtype or ''}".strip())
+
+
+LETTERS = "a" * 60_000  # the longest that fits into a header
+ATTRIBUTES = [
+    *(attribute(name, None)
+      for name in ("format", "spec", "view", "part", "start", "stop", "max_error")),
+    attribute("sha256", None, where="/values"),
+    attribute("format", "2"), attribute("format", [2, 2]), attribute("format", 2.5),
+    attribute("format", LETTERS, "S60000"), attribute("format", np.zeros(60_000, "u1")),
+    attribute("format", [LETTERS] * 4, h5py.string_dtype()),
+    attribute("format", "a\x1b[2Jb\nall whole"), attribute("format", h5py.Empty("<i8")),
+    attribute("spec", LETTERS, "S60000"), attribute("spec", "[" * 100_000),
+    attribute("spec", "[" * 900 + "]" * 900), attribute("spec", '{"a":' * 490 + "1" + "}" * 490),
+    attribute("spec", "1" * 100_000), attribute("spec", "NaN"), attribute("spec", "{}"),
+    attribute("spec", b"\xff\xfe", "S2"), attribute("spec", 7), attribute("spec", h5py.Empty("S1")),
+    attribute("spec", " " * (2 << 20)), attribute("spec", '{"a": "\\ud800"}'),
+    attribute("view", "0"), attribute("view", [0, 0]), attribute("view", 1), attribute("view", -1),
+    attribute("view", np.float64("nan")), attribute("view", h5py.Empty("<i8")),
+    attribute("view", np.zeros(1, [("a", "<i4")])[0]), attribute("view", h5py.Reference()),
+    attribute("stop", 2**63 - 1), attribute("stop", 1e300), attribute("stop", np.inf),
+    attribute("stop", 2**64 - 1, "<u8"), attribute("start", -(2**62)), attribute("start", 20),
+    attribute("max_error", "small"), attribute("max_error", [0.0, 1.0]),
+    attribute("max_error", np.nan), attribute("max_error", np.inf), attribute("max_error", -1.0),
+    attribute("max_error", h5py.Empty("<f8")), attribute("max_error", "nan"),
+    attribute("sha256", 7, where="/values"), attribute("sha256", ["a", "b"], where="/values"),
+    attribute("sha256", h5py.Empty("S1"), where="/values"),
+    attribute("sha256", "a\x1b[2Jb\nall whole", where="/values"),
+]  # fmt: skip
+
+
+@pytest.mark.parametrize("craft", ATTRIBUTES)
+def test_attributes_that_are_missing_or_make_no_sense_are_refused(
+    sent: Callable[..., Path], craft: Callable[[h5py.File], None]
+) -> None:
+    folder = sent()
+    with h5py.File(folder / SHARD, "r+") as file:
+        craft(file)
+    sign(folder)
+    assert_refused(folder)
