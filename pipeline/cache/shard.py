@@ -26,6 +26,7 @@ from pipeline.cache.schema import (
     Entry,
     Extent,
     Place,
+    check_modest,
     fingerprint,
 )
 from pipeline.errors import MenteeError, reason
@@ -123,6 +124,7 @@ def open_shard(path: Path) -> Shard:
                 for name, extent in extents.items()
             }
             spec = json.loads(_attribute(file, "spec"))
+            check_modest(spec)
             own_fingerprint = fingerprint(spec)
             place = Place(*(_whole_number(file, f) for f in ("view", "part", "start", "stop")))
             max_error = _attribute(file, "max_error")

@@ -344,3 +344,83 @@ def test_attributes_that_are_missing_or_make_no_sense_are_refused(
         craft(file)
     sign(folder)
     assert_refused(folder)
+
+
+# Manifests. `content` is the manifest, whose fingerprint is made right again.
+
+ENTRY = {"path": SHARD, "bytes": 1, "sha256": "0" * 64, "arrays": {}}
+
+
+def at(content: Any, keys: str, value: Any) -> None:
+    """Set content[...][...] by a path like shards.0.bytes; DELETE removes it."""
+    *outer, last = [int(key) if key.isdecimal() else key for key in keys.split("/")]
+    for key in outer:
+        content = content[key]
+    if value is DELETE:
+        del content[last]
+    else:
+        content[last] = value
+
+
+DELETE = object()
+NO_NUMBERS = ["20", 20.0, -1, 10**30, True, None, float("nan"), float("inf"), [20], {}, DELETE]
+NO_TEXTS = [7, None, True, ["a"], {"a": "b"}, DELETE]
+SPOILT = [
+    *((key, value) for key in ("spec/rows", "spec/rows_per_shard", "shards/0/bytes",
+                               "shards/0/arrays/values/offset", "shards/0/arrays/values/bytes")
+      for value in NO_NUMBERS),
+    *((key, value) for key in ("kind", "fingerprint", "shards/0/path", "shards/0/sha256",
+                               "spec/split", "spec/kinds/logits/encoding",
+                               "shards/0/arrays/values/sha256")
+      for value in NO_TEXTS),
+    *((key, value) for key in ("spec", "spec/data", "spec/views", "spec/teacher", "spec/kinds",
+                               "spec/kinds/logits", "shards/0/arrays", "shards/0/arrays/values")
+      for value in ("a", 7, None, [], [["a", 1]])),
+    *((key, DELETE) for key in ("spec", "spec/data", "spec/views", "spec/teacher", "spec/kinds")),
+    *(("format", value) for value in (1, 3, "2", None, [2], DELETE)),
+    *(("spec/data/class_names", value) for value in ("abc", 3, None, {"a": 1}, [1, 2], [None])),
+    *(("spec/kinds/logits/shape", value)
+      for value in ([], [0], [-3], ["3"], [3.0], [True], [1, 1, 1, 1], [1 << 40], 3, "3", None)),
+    *(("spec/teacher/input_size", value) for value in (0, -1, "16", 1 << 20, 16.0, True)),
+    *(("spec/kinds/logits/encoding", value)
+      for value in ("top99999999999", "top0", "top" + "9" * 5000, "uint8", "pickle", "",
+                    "a\x1b[2Jb\nall whole", "\ud800")),
+    *(("shards/0/path", value)
+      for value in ("../v000/p00000.h5", "/etc/hostname", "v000/../v000/p00000.h5",
+                    "v000//p00000.h5", "./v000/p00000.h5", "v000/p00000.h5\n", "v000\\p00000.h5",
+                    "~/p00000.h5", "v001/p00000.h5", "v000/p00001.h5", "v999999999/p00000.h5",
+                    "v999999999999/p00000.h5", "v" + "9" * 5000 + "/p00000.h5", "v0000/p00000.h5",
+                    "v\u0660\u0660\u0660/p00000.h5", "")),
+    ("spec/rows", 10**15), ("spec/rows_per_shard", 10**15), ("spec/rows_per_shard", 1),
+    ("shards", {}), ("shards", None), ("shards", "a"), ("shards", [None]),
+    ("shards", [ENTRY, ENTRY]), ("shards", [ENTRY] * 1000), ("shards", [{}]), ("shards", [[]]),
+    ("spec/kinds/logits/shape", [2**31 - 1] * 3),
+    ("shards/0/arrays/a\x1b[2Jb", {"offset": 0, "bytes": 0, "sha256": "0" * 64}),
+    ("spec/teacher/" + "a" * 10_000, 1), ("spec/teacher/long", "a" * (2 << 20)),
+]  # fmt: skip
+
+
+@pytest.mark.parametrize(
+    "key, values",
+    [
+        (key, [value for k, value in SPOILT if k == key])
+        for key in dict.fromkeys(k for k, _ in SPOILT)
+    ],
+    ids=lambda value: value[:40] if isinstance(value, str) else "",
+)
+def test_a_manifest_that_makes_no_sense_is_refused(
+    sent: Callable[..., Path], key: str, values: list[Any]
+) -> None:
+    folder = sent()
+    path = folder / "manifest.json"
+    before = path.read_text()
+    for value in values:
+        content = json.loads(before)
+        at(content, key, value)
+        if isinstance(content.get("spec"), dict) and key != "fingerprint":
+            content["fingerprint"] = digest_text(canonical_json(content["spec"]))
+        path.write_text(json.dumps(content, indent=2, sort_keys=True) + "\n")
+        try:
+            assert_refused(folder)
+        except AssertionError as error:
+            raise AssertionError(f"{key}: {str(value)[:60]!r}") from error
