@@ -9,6 +9,7 @@ a pipe that nobody writes to, so that whoever opens it hangs.
 import json
 import multiprocessing
 import os
+import re
 import resource
 import shutil
 import traceback
@@ -21,7 +22,11 @@ import numpy as np
 import pytest
 from caches import cache_spec, make_cache, mentee
 
+from pipeline.cache import schema
 from pipeline.cache.reader import Kind
+from pipeline.cache.schema import Place
+from pipeline.cache.shard import write_shard
+from pipeline.cache.writer import write_manifest
 from pipeline.errors import MenteeError
 from pipeline.files import canonical_json, digest_file, digest_text, read_json
 
@@ -134,14 +139,13 @@ def sent(whole: Path, tmp_path: Path) -> Callable[[str], Path]:
     return copy
 
 
-def sign(folder: Path, **changes: Any) -> None:
-    """Make the manifest right again: the digests of its files, and that of its spec."""
+def sign(folder: Path) -> None:
+    """Make the manifest right again: the digests of its files."""
     path = folder / "manifest.json"
-    content = read_json(path) | changes
+    content = read_json(path)
     for shard in content["shards"]:
         file = folder / shard["path"]
         shard |= {"bytes": file.stat().st_size, "sha256": digest_file(file)}
-    content["fingerprint"] = digest_text(canonical_json(content["spec"]))
     path.write_text(json.dumps(content, indent=2, sort_keys=True) + "\n")
 
 
@@ -424,3 +428,251 @@ def test_a_manifest_that_makes_no_sense_is_refused(
             assert_refused(folder)
         except AssertionError as error:
             raise AssertionError(f"{key}: {str(value)[:60]!r}") from error
+
+
+def brackets(_: Path) -> bytes:
+    return b"[" * 100_000
+
+
+def a_hundred_megabytes(_: Path) -> bytes:
+    return b" " * (100 << 20)
+
+
+def no_text(_: Path) -> bytes:
+    return b"\xff\xfe\x00\xd8"
+
+
+def nothing(_: Path) -> bytes:
+    return b""
+
+
+def only_a_number(_: Path) -> bytes:
+    return b"9" * 100_000
+
+
+def brackets_in_the_spec(path: Path) -> bytes:
+    inner = b"[" * 900 + b"]" * 900
+    return path.read_bytes().replace(b'"teacher": {', b'"teacher": {"deep": ' + inner + b",")
+
+
+def names_that_multiply(path: Path) -> bytes:
+    """Ten thousand names under a long one, each of which would repeat it."""
+    inner = ",".join(f'"{number}":1' for number in range(10_000))
+    nested = '{"' + "a" * 100_000 + '":{' + inner + "}}"
+    return path.read_bytes().replace(
+        b'"teacher": {', b'"teacher": {"deep": ' + nested.encode() + b","
+    )
+
+
+BOMBS = [brackets, a_hundred_megabytes, no_text, nothing, only_a_number,
+         brackets_in_the_spec, names_that_multiply]  # fmt: skip
+
+
+@pytest.mark.parametrize("name", ["manifest.json", "archive.json", "spec.json"])
+@pytest.mark.parametrize("make", BOMBS, ids=lambda make: make.__name__)
+def test_json_that_is_made_to_exhaust_its_reader_is_refused(
+    sent: Callable[..., Path], whole: Path, name: str, make: Callable[[Path], bytes]
+) -> None:
+    folder = sent()
+    if name == "manifest.json":
+        (folder / name).write_bytes(make(folder / name))
+        assert_refused(folder)
+    elif name == "spec.json":
+        (folder.parent / name).write_bytes(make(whole / name))
+        found = in_a_child(lambda: outcome("verify", folder))
+        assert found[0] == 1 and found[1].count("\n") == 2, found
+    else:
+        manifest = (folder / "manifest.json").read_text()
+        (folder / "manifest.json").unlink()
+        (folder / name).write_text(f'{{"files": {{}}, "manifest": {manifest}}}')
+        (folder / name).write_bytes(make(folder / name))
+        found = in_a_child(lambda: outcome("unpack", folder, folder.parent / "unpacked"))
+        assert found[0] == 1 and found[1].count("\n") == 1, found
+
+
+def outcome(command: str, *arguments: Path) -> tuple[int, str]:
+    done = mentee("cache", command, *arguments)
+    if done.exc_info and done.exc_info[0] is not SystemExit:
+        raise done.exception
+    return done.exit_code, done.output
+
+
+# Files that are no files.
+
+
+@pytest.mark.parametrize("name", ["manifest.json", SHARD, "../spec.json", "../index.h5"])
+@pytest.mark.parametrize("kind", ["pipe", "endless"])
+def test_pipes_and_devices_are_not_read(
+    sent: Callable[..., Path], whole: Path, name: str, kind: str
+) -> None:
+    folder = sent("views")
+    for beside in ("spec.json", "index.h5"):
+        shutil.copy(whole / beside, folder.parent)
+    path = folder / name
+    path.unlink()
+    path.symlink_to(folder.parent.parent / "secret.h5" if kind == "pipe" else "/dev/zero")
+    code, output = in_a_child(lambda: outcome("verify", folder))
+    assert (code, path.name in output) == (1, True) or name == "../spec.json"
+    for command in (("inspect",), ("export", folder.parent / "exported")):
+        code, output = in_a_child(lambda c=command: outcome(c[0], folder.parent, *c[1:]))
+        assert code in (0, 1), output
+
+
+def test_a_long_manifest_takes_bounded_memory(sent: Callable[..., Path]) -> None:
+    """Python's lists take twenty times the bytes of their text."""
+    folder = sent()
+    count = schema.MAX_MANIFEST_BYTES // 3 - 1
+    (folder / "manifest.json").write_bytes(b"[" + b"[]," * count + b"[]]")
+    code, output = in_a_child(lambda: outcome("inspect", folder))
+    assert (code, output.count("\n")) == (1, 1)
+
+
+# Headers that lie. Numbers in a file's bytes are replaced by others.
+
+
+def number(value: int, size: int = 8) -> bytes:
+    return value.to_bytes(size, "little")
+
+
+def where_values_lie(file: h5py.File) -> bytes:
+    values = file["values"].id
+    return number(values.get_offset()) + number(values.get_storage_size())
+
+
+def with_attribute(name: str, value: Any, dtype: Any = None) -> Callable[[h5py.File], bytes]:
+    """Replace an attribute by one whose size, 1,013, is found again; what it looks like there."""
+
+    def prepare(file: h5py.File) -> bytes:
+        del file.attrs[name]
+        file.attrs.create(name, value, dtype=dtype)
+        return number(1013, 4 if isinstance(value, str) else 8)
+
+    return prepare
+
+
+NUMBERS, TEXT = np.zeros(1013), "a" * 1013
+LIES = {
+    "shape far beyond the file": (number(20) + number(3), number(1 << 40) + number(3)),
+    "shape that overflows to the right size": (number(20) + number(3),
+                                               number((1 << 63) + 20) + number(3)),
+    "shape of nothing": (number(20) + number(3), number(0) + number(3)),
+    "values beyond the file": (where_values_lie, number(1 << 40) + number(120)),
+    "values that end beyond it": (where_values_lie, number(9_000) + number(1 << 40)),
+    "values that wrap around": (where_values_lie, number((1 << 64) - 60) + number(120)),
+    "values nowhere": (where_values_lie, number((1 << 64) - 1) + number(120)),
+    "array of numbers": (with_attribute("max_error", NUMBERS), number(1 << 40)),
+    "array of formats": (with_attribute("format", NUMBERS), number(1 << 29)),
+    "array of texts": (with_attribute("spec", ["a"] * 1013, h5py.string_dtype()), number(1 << 40)),
+    "long text": (with_attribute("spec", TEXT, "S1013"), number((1 << 32) - 16, 4)),
+    "long text of any length": (with_attribute("spec", TEXT), number((1 << 31) - 1, 4)),
+    "long view": (with_attribute("view", TEXT, "S1013"), number((1 << 32) - 16, 4)),
+}  # fmt: skip
+
+
+@pytest.mark.parametrize("lie", LIES)
+def test_a_header_that_lies_is_refused(sent: Callable[..., Path], lie: str) -> None:
+    folder = sent()
+    old, new = LIES[lie]
+    with h5py.File(folder / SHARD, "r+") as file:
+        old = old if isinstance(old, bytes) else old(file)
+    content = (folder / SHARD).read_bytes()
+    assert old in content
+    (folder / SHARD).write_bytes(content.replace(old, new))
+    sign(folder)
+    assert_refused(folder)
+
+
+def test_many_texts_that_are_all_the_same_bytes_do_not_multiply(sent: Callable[..., Path]) -> None:
+    """4,000 texts of a megabyte in a file of one."""
+    folder = sent()
+    with h5py.File(folder / SHARD, "r+") as file:
+        del file.attrs["spec"]
+        texts = ["a" * (1 << 20)] + [""] * 3999
+        file.attrs.create("spec", texts, dtype=h5py.string_dtype())
+    content = (folder / SHARD).read_bytes()
+    found = re.search(rb"(\x00\x00\x10\x00.{12})(.{16})\2{3998}", content, re.DOTALL)
+    start, pointer = found.start(), found[1]  # length, collection and number of the first
+    content = content[:start] + pointer * 4000 + content[start + 16 * 4000 :]
+    (folder / SHARD).write_bytes(content)
+    with h5py.File(folder / SHARD) as file:
+        assert len(file.attrs.get_id("spec").shape) == 1
+    sign(folder)
+    assert "attribute spec is not one number or text" in assert_refused(folder)
+
+
+def test_a_file_with_a_block_of_the_users_own_ahead_is_read_or_refused(
+    sent: Callable[..., Path],
+) -> None:
+    """What is mapped must be what HDF5 itself would read, wherever the addresses count from."""
+    folder = sent()
+    before = (folder / SHARD).read_bytes()
+    with (
+        h5py.File(folder / SHARD, "r+") as old,
+        h5py.File(folder / "new", "w", userblock_size=512) as new,
+    ):
+        for name, value in old.attrs.items():
+            new.attrs[name] = value
+        for name, data in old.items():
+            new.create_dataset(name, data=data[:]).attrs["sha256"] = data.attrs["sha256"]
+    assert before != (folder / "new").read_bytes()
+    (folder / "new").rename(folder / SHARD)
+    sign(folder)
+    with h5py.File(folder / SHARD) as file:
+        values = file["values"][:]
+    np.testing.assert_array_equal(Kind(folder).view(0), values)
+
+
+# Specs and numbers that decode to more than they store, or to nothing. The shard agrees with them.
+
+
+def forge(folder: Path, described: dict[str, Any], arrays: dict[str, np.ndarray]) -> None:
+    """Write the shard anew, as a dump with these arrays and this description would."""
+    manifest = read_json(folder / "manifest.json")
+    spec = manifest["spec"] | {"kinds": {manifest["kind"]: described}}
+    place = Place(0, 0, 0, 20)
+    write_shard(folder / SHARD, arrays, spec, place)
+    write_manifest(folder, manifest["kind"], spec, [place])
+
+
+def top(k: int, classes: int, last: int, dtype: str) -> tuple[dict[str, Any], dict[str, Any]]:
+    arrays = {
+        "values": np.zeros((20, k), "<f2"), "classes": np.full((20, k), last, dtype),
+        "rest": np.zeros(20, "<f4"),
+    }  # fmt: skip
+    return {"encoding": f"top{k}", "shape": [classes]}, arrays
+
+
+def scaled(name: str, scale: float, offset: float) -> tuple[dict[str, Any], dict[str, Any]]:
+    rows, prefix = (20, "") if name == "uint8 per row" else (7, "channel_")
+    arrays = {
+        "values": np.zeros((20, 7), "u1"), f"{prefix}scale": np.full(rows, scale, "<f4"),
+        f"{prefix}offset": np.full(rows, offset, "<f4"),
+    }  # fmt: skip
+    return {"encoding": name, "shape": [7]}, arrays
+
+
+@pytest.mark.parametrize(
+    "content",
+    [
+        top(2, 2**31 - 1, 0, "<u4"), top(1, 1 << 28, 0, "<u4"), top(2, 5, 5, "<u2"),
+        top(2, 5, 65_535, "<u2"),
+        *(scaled(name, *numbers) for name in ("uint8 per row", "uint8 per channel")
+          for numbers in ((np.nan, 0), (0, np.inf), (3e38, 3e38))),
+    ],
+    ids=lambda content: content[0]["encoding"],
+)  # fmt: skip
+def test_numbers_that_decode_to_too_much_or_to_nothing_are_refused(
+    sent: Callable[..., Path], content: tuple[dict[str, Any], dict[str, Any]]
+) -> None:
+    folder = sent("task_logits")
+    forge(folder, *content)
+    assert_refused(folder)
+
+
+def test_numbers_that_are_none_are_the_answers_that_were_sent(sent: Callable[..., Path]) -> None:
+    """Whoever trains from them finds out by the loss; nothing here trips over them."""
+    folder = sent()
+    forge(
+        folder, {"encoding": "float16", "shape": [3]}, {"values": np.full((20, 3), np.nan, "<f2")}
+    )
+    assert_read(folder)
