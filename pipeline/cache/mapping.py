@@ -30,7 +30,7 @@ _LIBC.mmap.argtypes = [
 _LIBC.munmap.argtypes = [ctypes.c_void_p, ctypes.c_size_t]
 _LIBC.madvise.argtypes = [ctypes.c_void_p, ctypes.c_size_t, ctypes.c_int]
 _NO_ACCESS, _MAP_FIXED = 0x0, 0x10
-_HUGE_PAGE, _MADV_HUGEPAGE = 2 << 20, 14
+_HUGE_PAGE, _MADV_HUGEPAGE, _MADV_NOHUGEPAGE = 2 << 20, 14, 15
 _MOST_ADDRESSES = 1 << 43  # of the 2**47 that a process has
 _MAP_FAILED = ctypes.c_void_p(-1).value
 _ANONYMOUS = mmap.MAP_PRIVATE | mmap.MAP_ANONYMOUS
@@ -80,6 +80,7 @@ class Region:
         if not self.fits:
             # Else a page that is asked for brings megabytes that are gone before they are used.
             self._advise(0, span, mmap.MADV_RANDOM)
+            self._advise(0, span, _MADV_NOHUGEPAGE)
         elif large:
             self._advise(0, span, _MADV_HUGEPAGE)
         self._row_bytes = layout.bytes
