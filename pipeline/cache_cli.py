@@ -7,7 +7,7 @@ from pathlib import Path
 
 import click
 
-from pipeline.errors import MenteeError
+from pipeline.errors import MenteeError, printable
 
 CACHES = click.argument(
     "path", type=click.Path(path_type=Path), default="data/cache", metavar="[PATH]"
@@ -50,7 +50,8 @@ def inspect(path: Path, as_json: bool) -> None:
     from pipeline.cache.card import card, card_lines
 
     content = card(path)
-    click.echo(json.dumps(content, indent=2) if as_json else "\n".join(card_lines(content)))
+    lines = [json.dumps(content, indent=2)] if as_json else map(printable, card_lines(content))
+    click.echo("\n".join(lines))
 
 
 @cache.command()
@@ -73,7 +74,7 @@ def verify(path: Path, views: bool) -> None:
     for folder, manifest in kinds.values():
         for finding in verify_kind(folder, manifest):
             if finding not in wrong:
-                click.echo(finding)
+                click.echo(printable(finding))
             wrong.add(finding)
     if views and not wrong:
         from pipeline.stages.replay import replay_all
@@ -105,7 +106,7 @@ def diff(one: Path, other: Path) -> None:
             continue
         first, second = left[path][1], right[path][1]
         for key, (mine, theirs) in differences(first.spec, second.spec).items():
-            click.echo(f"{path}: {key}: {short(mine)} | {short(theirs)}")
+            click.echo(printable(f"{path}: {key}: {short(mine)} | {short(theirs)}"))
         if first.views != second.views:
             click.echo(f"{path}: views: {first.views} | {second.views}")
 

@@ -15,6 +15,7 @@ from pipeline.cache.reader import check_files, layout_of, open_kind_shard
 from pipeline.cache.schema import (
     ARCHIVE,
     CHECKSUMS,
+    UNPARSABLE,
     Entry,
     Manifest,
     Place,
@@ -23,7 +24,7 @@ from pipeline.cache.schema import (
 )
 from pipeline.cache.shard import UNREADABLE, write_shard
 from pipeline.cache.writer import write_manifest
-from pipeline.errors import MenteeError
+from pipeline.errors import MenteeError, reason
 from pipeline.files import digest_file, write_json, written_whole
 
 CHUNK_BYTES = 1 << 20
@@ -108,9 +109,8 @@ def _read_archive(folder: Path) -> tuple[Manifest, dict[str, Any]]:
         if not all(isinstance(about, dict) for about in files.values()):
             raise ValueError("its files make no sense")
         return parse_manifest(content["manifest"]), files
-    except (ValueError, KeyError, TypeError, AttributeError, RecursionError) as error:
-        reason = " ".join(str(error).split())[:200]
-        raise MenteeError(f"{path} is not an archive ({reason}): fetch it again") from None
+    except UNPARSABLE as error:
+        raise MenteeError(f"{path} is not an archive ({reason(error)}): fetch it again") from None
 
 
 def _unpack_arrays(
@@ -125,8 +125,7 @@ def _unpack_arrays(
             }
             return arrays, float(file.attrs["max_error"])
     except UNREADABLE as error:
-        reason = " ".join(str(error).split())
-        raise MenteeError(f"{path} cannot be unpacked ({reason}): fetch it again") from None
+        raise MenteeError(f"{path} cannot be unpacked ({reason(error)}): fetch it again") from None
 
 
 def _unpack_array(file: h5py.File, name: str, layout: Layout, rows: int) -> np.ndarray:

@@ -16,6 +16,8 @@ Arrays = dict[str, np.ndarray]
 SCALE, OFFSET = "scale", "offset"
 CLASSES, REST = "classes", "rest"
 LEVELS = 255
+# A list of few of many classes decodes to far more bytes than it has, and may be a stranger's.
+MAX_CLASSES, MAX_DECODED_BYTES = 1 << 20, 4 << 30
 
 
 @dataclass(frozen=True)
@@ -184,6 +186,9 @@ class TopK:
         last = int(arrays[CLASSES].max(initial=0))
         if last >= self.classes:
             raise ValueError(f"it lists class {last} of {self.classes}")
+        decoded = 4 * len(arrays[VALUES]) * self.classes
+        if decoded > MAX_DECODED_BYTES:
+            raise ValueError(f"its rows decode to {decoded} bytes")
 
 
 FLOATS = ("float16", "float32")
@@ -216,6 +221,6 @@ def encoding_of(described: dict[str, Any]) -> Encoding:
         return AffinePerChannel(shape)
     if name.startswith("top") and name[3:].isdecimal() and len(shape) == 1:
         k = int(name[3:])
-        if 0 < k < shape[0]:
+        if 0 < k < shape[0] <= MAX_CLASSES:
             return TopK(k, shape[0])
     raise ValueError(f"no encoding {name!r} for rows of shape {shape} is known")

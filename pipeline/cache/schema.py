@@ -7,7 +7,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-from pipeline.errors import MenteeError
+from pipeline.errors import MenteeError, reason
 from pipeline.files import canonical_json, digest_text
 
 FORMAT = 2
@@ -20,8 +20,15 @@ REGIONS, PIXELS = "regions", "pixels"
 CHANNEL_SCALE, CHANNEL_OFFSET = "channel_scale", "channel_offset"
 MANIFEST, SPEC, INDEX = "manifest.json", "spec.json", "index.h5"
 ARCHIVE = "archive.json"  # in the place of a manifest, where a kind is packed
-MAX_MANIFEST_BYTES = 64 << 20
-_SHARD_PATH = re.compile(r"v(\d{3,})/p(\d{5,})\.h5")
+MAX_MANIFEST_BYTES = 16 << 20  # some 15,000 shards; as Python's lists up to 0.4 GB
+MAX_SPEC_BYTES, MAX_SPEC_DEPTH, MAX_KEY = 1 << 20, 10, 100
+MAX_INPUT_SIZE = 4096  # pixels
+UNPARSABLE = (
+    ValueError, KeyError, TypeError, AttributeError, RecursionError, MemoryError, OverflowError,
+)  # fmt: skip
+_SHARD_PATH = re.compile(r"v([0-9]{3,9})/p([0-9]{5,9})\.h5")
+_SHA256 = re.compile("[0-9a-f]{64}")
+_ARRAY = re.compile("[a-z_]{1,32}")
 
 
 def features_kind(tap: str) -> str:
@@ -144,13 +151,14 @@ def read_manifest(folder: Path) -> Manifest:
             f"{folder} holds no cache (no {MANIFEST}): run `mentee dump` and `mentee head`, or "
             f"`dvc pull` it"
         ) from None
-    except (ValueError, KeyError, TypeError, AttributeError, RecursionError) as error:
-        reason = " ".join(str(error).split())[:200]
-        raise MenteeError(f"{path} is not a manifest ({reason}): dump again") from None
+    except UNPARSABLE as error:
+        raise MenteeError(f"{path} is not a manifest ({reason(error)}): dump again") from None
 
 
 def read_bounded_json(path: Path) -> Any:
     """JSON that may come from a stranger; a ValueError if it is larger than any of ours."""
+    if path.exists() and not path.is_file():  # a pipe, a device: it may never end
+        raise ValueError("it is no regular file")
     if path.stat().st_size > MAX_MANIFEST_BYTES:
         raise ValueError(f"it has more than {MAX_MANIFEST_BYTES} bytes")
     return json.loads(path.read_bytes())
@@ -164,31 +172,38 @@ def parse_manifest(content: dict[str, Any]) -> Manifest:
         raise ValueError(f"its spec is not of the kind {kind!r}")
     if content["fingerprint"] != fingerprint(spec):
         raise ValueError("its fingerprint is not that of its spec")
-    entries = []
-    for shard in content["shards"]:
-        match = _SHARD_PATH.fullmatch(shard["path"])
-        if not match:
-            raise ValueError(f"{shard['path']!r} is not where a shard stands")
-        arrays = {str(name): Extent(**extent) for name, extent in shard["arrays"].items()}
-        view, part = map(int, match.groups())
-        entry = Entry(view, part, shard["bytes"], shard["sha256"], arrays)
-        for number in (entry.bytes, *(n for e in arrays.values() for n in (e.offset, e.bytes))):
-            _check(isinstance(number, int) and number >= 0, "bytes")
-        _check(part < parts(spec), "path")
-        entries.append(entry)
-    entries.sort(key=lambda entry: (entry.view, entry.part))
-    wanted = [(view, part) for view in range(1 + max((e.view for e in entries), default=-1))
-              for part in range(parts(spec))] if len(entries) else []  # fmt: skip
-    if [(entry.view, entry.part) for entry in entries] != wanted:
+    _check(isinstance(content["shards"], list), "shards")
+    entries = sorted(map(_parse_entry, content["shards"]), key=lambda e: (e.view, e.part))
+    views, in_view = 1 + max((entry.view for entry in entries), default=-1), parts(spec)
+    # Counted first: a list of all that a stranger may claim to have would fill the memory.
+    if len(entries) != views * in_view or any(
+        (entry.view, entry.part) != divmod(number, in_view) for number, entry in enumerate(entries)
+    ):
         raise ValueError("it does not list every shard of its views once")
     return Manifest(kind, spec, content["fingerprint"], tuple(entries))
+
+
+def _parse_entry(shard: dict[str, Any]) -> Entry:
+    match = _SHARD_PATH.fullmatch(shard["path"])
+    view, part = map(int, match.groups()) if match else (0, 0)
+    if shard["path"] != Place(view, part, 0, 0).path(Path()).as_posix():
+        raise ValueError(f"{shard['path']!r} is not where a shard stands")
+    arrays = {name: Extent(**extent) for name, extent in shard["arrays"].items()}
+    for name, extent in arrays.items():
+        _check(_ARRAY.fullmatch(name) is not None, "name of an array")
+        _check(_is_number(extent.offset) and _is_number(extent.bytes), "bytes")
+        _check(_SHA256.fullmatch(extent.sha256) is not None, "sha256")
+    _check(_is_number(shard["bytes"]), "bytes")
+    _check(_SHA256.fullmatch(shard["sha256"]) is not None, "sha256")
+    return Entry(view, part, shard["bytes"], shard["sha256"], arrays)
 
 
 def check_spec(spec: Any) -> None:
     """A ValueError unless the parts of a spec that code relies on have the right types."""
     _check(isinstance(spec, dict), "spec")
+    check_modest(spec)
     for key in ("rows", "rows_per_shard"):
-        _check(isinstance(spec.get(key), int) and spec[key] >= 0, key)
+        _check(_is_number(spec.get(key)), key)
     _check(spec["rows_per_shard"] > 0, "rows_per_shard")
     _check(isinstance(spec.get("split"), str), "split")
     for key in ("data", "views", "teacher", "kinds"):
@@ -196,13 +211,35 @@ def check_spec(spec: Any) -> None:
     _check(len(spec["kinds"]) == 1, "kinds")
     names = spec["data"].get("class_names")
     _check(isinstance(names, list) and all(isinstance(name, str) for name in names), "class_names")
+    size = spec["teacher"].get("input_size", 1)
+    _check(_is_number(size) and 0 < size <= MAX_INPUT_SIZE, "input_size")
     for kind, described in spec["kinds"].items():
+        if kind == VIEWS:
+            _check(described == {}, kind)
+            continue
         _check(isinstance(described, dict), kind)
-        if kind != VIEWS:
-            shape = described.get("shape")
-            _check(isinstance(shape, list) and 0 < len(shape) <= 3, f"{kind} shape")
-            _check(all(isinstance(n, int) and 0 < n < 1 << 31 for n in shape), f"{kind} shape")
-            _check(isinstance(described.get("encoding"), str), f"{kind} encoding")
+        shape = described.get("shape")
+        _check(isinstance(shape, list) and 0 < len(shape) <= 3, f"{kind} shape")
+        _check(all(_is_number(n) and 0 < n < 1 << 31 for n in shape), f"{kind} shape")
+        _check(isinstance(described.get("encoding"), str), f"{kind} encoding")
+
+
+def check_modest(spec: dict[str, Any]) -> None:
+    """A ValueError if a spec is so long or so deep that comparing it would take all memory."""
+    if len(canonical_json(spec)) > MAX_SPEC_BYTES:
+        raise ValueError(f"its spec has more than {MAX_SPEC_BYTES} bytes")
+    level: list[Any] = [spec]
+    for _ in range(MAX_SPEC_DEPTH):
+        named = [item for item in level if isinstance(item, dict)]
+        _check(all(len(key) <= MAX_KEY for item in named for key in item), "names")
+        level = [value for item in level if isinstance(item, list) for value in item]
+        level += [value for item in named for value in item.values()]
+    _check(not level, "spec")
+
+
+def _is_number(value: Any) -> bool:
+    """Whether it is a count, or a position in a file; True is none."""
+    return type(value) is int and 0 <= value < 1 << 62
 
 
 def _check(holds: bool, what: str) -> None:

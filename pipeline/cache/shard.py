@@ -7,6 +7,8 @@ set. No dates and no names of hosts or runs: the same work gives the same bytes.
 import hashlib
 import io
 import json
+import math
+import re
 import zlib
 from dataclasses import dataclass
 from pathlib import Path
@@ -24,12 +26,14 @@ from pipeline.cache.schema import (
     Entry,
     Extent,
     Place,
+    check_modest,
     fingerprint,
 )
-from pipeline.errors import MenteeError
+from pipeline.errors import MenteeError, reason
 from pipeline.files import canonical_json, digest_file, written_whole
 
 MAX_ATTRIBUTE_BYTES = 1 << 20
+MAX_ARRAYS = 16  # ours have four at most
 SHARED = {CHANNEL_SCALE, CHANNEL_OFFSET}
 # Whatever h5py raises on a file that is no shard, or one that was made to trip it.
 UNREADABLE = (
@@ -105,29 +109,35 @@ def open_shard(path: Path) -> Shard:
     """
     try:
         with h5py.File(path, "r") as file:
-            format_ = file.attrs.get("format")
+            format_ = _attribute(file, "format") if "format" in file.attrs else None
             if format_ != FORMAT:
                 raise MenteeError(
-                    f"{path} has cache format {format_!r}, this version reads {FORMAT}: dump again"
+                    f"{path} has cache format {repr(format_)[:40]}, this version reads {FORMAT}: "
+                    f"dump again"
                 )
+            if len(file) > MAX_ARRAYS:
+                raise ValueError(f"it holds {len(file)} data sets")
             size = path.stat().st_size
             extents = {name: _extent(file, name, size) for name in file}
             arrays = {
                 name: np.memmap(path, file[name].dtype, "r", extent.offset, file[name].shape)
                 for name, extent in extents.items()
             }
-            spec = json.loads(_text(file, "spec"))
-            place = Place(*(int(file.attrs[f]) for f in ("view", "part", "start", "stop")))
-            max_error = float(file.attrs["max_error"])
+            spec = json.loads(_attribute(file, "spec"))
+            check_modest(spec)
+            own_fingerprint = fingerprint(spec)
+            place = Place(*(_whole_number(file, f) for f in ("view", "part", "start", "stop")))
+            max_error = _attribute(file, "max_error")
+            if not isinstance(max_error, float) or not 0 <= max_error < math.inf:
+                raise ValueError(f"max_error is {max_error!r}")
     except UNREADABLE as error:
-        reason = " ".join(str(error).split())
         raise MenteeError(
-            f"{path} is not a whole shard ({reason}): remove it and dump again"
+            f"{path} is not a whole shard ({reason(error)}): remove it and dump again"
         ) from None
     _check_rows(
         path, {name: array.shape for name, array in arrays.items()}, place.stop - place.start
     )
-    return Shard(path, spec, fingerprint(spec), place, arrays, extents, max_error)
+    return Shard(path, spec, own_fingerprint, place, arrays, extents, max_error)
 
 
 def _check_rows(path: Path, shapes: dict[str, tuple[int, ...]], rows: int) -> None:
@@ -136,14 +146,30 @@ def _check_rows(path: Path, shapes: dict[str, tuple[int, ...]], rows: int) -> No
             raise MenteeError(f"{path}: {name} has shape {shape}, not {rows} rows: dump again")
 
 
-def _text(file: h5py.File | h5py.Dataset, name: str) -> str:
-    """An attribute's text, unless its header claims more of it than we ever write."""
-    if file.attrs.get_id(name).get_storage_size() > MAX_ATTRIBUTE_BYTES:
+def _attribute(owner: h5py.File | h5py.Dataset, name: str) -> int | float | str | bytes:
+    """An attribute that is one number or one text, no longer than we ever write.
+
+    Many texts, say, may all be the same bytes of the file and fill the memory.
+    """
+    attribute = owner.attrs.get_id(name)
+    is_single = attribute.get_space().get_simple_extent_type() == h5py.h5s.SCALAR
+    is_plain = attribute.get_type().get_class() in (
+        h5py.h5t.INTEGER, h5py.h5t.FLOAT, h5py.h5t.STRING,
+    )  # fmt: skip
+    if not (is_single and is_plain and attribute.get_storage_size() <= MAX_ATTRIBUTE_BYTES):
+        raise ValueError(f"attribute {name} is not one number or text")
+    value = owner.attrs[name]
+    value = value.item() if isinstance(value, np.generic) else value
+    if isinstance(value, str | bytes) and len(value) > MAX_ATTRIBUTE_BYTES:
         raise ValueError(f"attribute {name} is too long")
-    text = str(file.attrs[name])
-    if len(text) > MAX_ATTRIBUTE_BYTES:
-        raise ValueError(f"attribute {name} is too long")
-    return text
+    return value
+
+
+def _whole_number(file: h5py.File, name: str) -> int:
+    value = _attribute(file, name)
+    if type(value) is not int:
+        raise ValueError(f"attribute {name} is {str(value)[:40]!r}")
+    return value
 
 
 def _extent(file: h5py.File, name: str, size: int) -> Extent:
@@ -157,9 +183,14 @@ def _extent(file: h5py.File, name: str, size: int) -> Extent:
     offset, length = dataset.id.get_offset(), dataset.id.get_storage_size()
     if offset is None or offset + length > size:
         raise ValueError(f"{name} reaches past the end of the file")
-    if length != dataset.size * dataset.dtype.itemsize:
+    if length != math.prod(dataset.shape) * dataset.dtype.itemsize:
         raise ValueError(f"{name} has another size than its shape")
-    return Extent(offset, length, _text(dataset, "sha256"))
+    if length >= ALIGNMENT and offset % ALIGNMENT:
+        raise ValueError(f"{name} does not begin on a page")  # it would be copied into memory
+    digest = _attribute(dataset, "sha256")
+    if not isinstance(digest, str) or not re.fullmatch("[0-9a-f]{64}", digest):
+        raise ValueError(f"{name} has no SHA-256")
+    return Extent(offset, length, digest)
 
 
 def check_shard(shard: Shard) -> None:
