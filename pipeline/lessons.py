@@ -12,7 +12,7 @@ import torch
 
 from pipeline.cache.kinds import dump_of
 from pipeline.cache.reader import Kind
-from pipeline.cache.schema import PIXELS, REGIONS, TASK_LOGITS, VIEWS, features_kind
+from pipeline.cache.schema import MANIFEST, PIXELS, REGIONS, TASK_LOGITS, VIEWS, features_kind
 from pipeline.errors import MenteeError
 from pipeline.mentoring.objective import Batch
 from pipeline.params import Views
@@ -119,6 +119,12 @@ def mentored_lessons(
 def open_kind(root: Path, split: Split, name: str) -> Kind:
     """A kind of a split's cache; a MenteeError if it is damaged or was made for other images."""
     folder = root / split.name / name
+    others = sorted(path.parent.name for path in folder.parent.glob(f"*/{MANIFEST}"))
+    if name.startswith("features/") and others and not folder.is_dir():
+        raise MenteeError(
+            f"{folder} is not there, the taps that are there: {', '.join(others)}; name one of "
+            f"them, or add the tap to teacher.taps and run `mentee dump`, or `dvc pull` it"
+        )
     kind = Kind(folder)
     recorded = kind.spec["data"]
     if recorded["class_names"] != list(split.class_names):
