@@ -4,6 +4,9 @@ Smaller on the wire and slow to read at random, so nobody trains from it: `unpac
 layout back, bit for bit, and checks that it does.
 """
 
+import math
+import os
+import zlib
 from pathlib import Path
 from typing import Any
 
@@ -30,7 +33,7 @@ from pipeline.files import digest_file, write_json, written_whole
 CHUNK_BYTES = 1 << 20
 MAX_ARRAY_BYTES = 4 << 30
 MAX_RATIO = 1100  # gzip cannot shrink anything further than about 1,030 to 1
-_FILTERS = {h5py.h5z.FILTER_DEFLATE, h5py.h5z.FILTER_SHUFFLE}
+_FILTERS = [h5py.h5z.FILTER_SHUFFLE, h5py.h5z.FILTER_DEFLATE]
 
 
 def pack_kind(folder: Path, manifest: Manifest, target: Path) -> None:
@@ -124,7 +127,7 @@ def _unpack_arrays(
                 for name, layout in layout_of(manifest).items()
             }
             return arrays, float(file.attrs["max_error"])
-    except UNREADABLE as error:
+    except (*UNREADABLE, zlib.error) as error:
         raise MenteeError(f"{path} cannot be unpacked ({reason(error)}): fetch it again") from None
 
 
@@ -136,12 +139,36 @@ def _unpack_array(file: h5py.File, name: str, layout: Layout, rows: int) -> np.n
     if not isinstance(dataset, h5py.Dataset) or dataset.is_virtual or dataset.external:
         raise ValueError(f"{name} is not stored in this file")
     settings = dataset.id.get_create_plist()
-    if {settings.get_filter(n)[0] for n in range(settings.get_nfilters())} != _FILTERS:
+    if [settings.get_filter(n)[0] for n in range(settings.get_nfilters())] != _FILTERS:
         raise ValueError(f"{name} is not packed with gzip")
     if (dataset.dtype, dataset.shape) != (layout.dtype, layout.shape_of(rows)):
         raise ValueError(f"{name} is {dataset.dtype} {dataset.shape}, not what its spec says")
-    stored = dataset.id.get_storage_size()
-    chunk = int(np.prod(dataset.chunks)) * dataset.dtype.itemsize
-    if max(dataset.nbytes, chunk) > min(MAX_ARRAY_BYTES, stored * MAX_RATIO):
+    stored = min(dataset.id.get_storage_size(), os.fstat(file.id.get_vfd_handle()).st_size)
+    if dataset.nbytes > min(MAX_ARRAY_BYTES, stored * MAX_RATIO):
         raise ValueError(f"{name} claims {dataset.nbytes} bytes and stores {stored}")
-    return dataset[:]
+    chunk = math.prod(dataset.chunks) * dataset.dtype.itemsize
+    if chunk > max(CHUNK_BYTES, dataset.nbytes // max(1, len(dataset))):
+        raise ValueError(f"{name} has chunks of {chunk} bytes")
+    array = np.empty(dataset.shape, dataset.dtype)
+    for where in dataset.iter_chunks():
+        part = array[where]
+        whole = _inflate(dataset, tuple(piece.start for piece in where), chunk)
+        part[...] = whole[tuple(slice(size) for size in part.shape)]
+    return array
+
+
+def _inflate(dataset: h5py.Dataset, start: tuple[int, ...], size: int) -> np.ndarray:
+    """A whole chunk of `size` bytes. HDF5 itself would inflate it to whatever comes out."""
+    if dataset.id.get_chunk_info_by_coord(start).size > 2 * size + 1024:  # gzip adds little
+        raise ValueError(f"a chunk of {dataset.name} stores more than it holds")
+    skipped, content = dataset.id.read_direct_chunk(start)
+    if not skipped & 2:
+        stream = zlib.decompressobj()
+        content = stream.decompress(content, size)
+        if not stream.eof and stream.decompress(stream.unconsumed_tail, 1):
+            raise ValueError(f"a chunk of {dataset.name} inflates to more than it holds")
+    if len(content) != size:
+        raise ValueError(f"a chunk of {dataset.name} holds {len(content)} bytes, not {size}")
+    if not skipped & 1:  # the first bytes of all values, then the second ones
+        content = np.frombuffer(content, "u1").reshape(dataset.dtype.itemsize, -1).T.tobytes()
+    return np.frombuffer(content, dataset.dtype).reshape(dataset.chunks)
