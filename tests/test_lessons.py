@@ -28,7 +28,7 @@ from pipeline.mentoring.objective import Batch
 from pipeline.params import Params, load_params
 from pipeline.prepared import PREPARED_FILE, Split, read_split
 from pipeline.stages import dump as dumping
-from pipeline.stages.dump import Collector, answer_filled_up, dump
+from pipeline.stages.dump import Collector, answer_filled_up, dump, show_batch
 from pipeline.stages.head import fit, head
 from pipeline.stages.prepare import prepare
 from pipeline.teachers import Answers, Teacher, load_teacher
@@ -569,11 +569,11 @@ def test_a_span_too_large_for_8_bits_stops_the_dump_too(finished: Path, tmp_path
     spec = {"rows": len(split), "rows_per_shard": 12, "views": {"count": 1},
             "kinds": {"views": {}, "logits": logits}}  # fmt: skip
     place = next(places(spec))
-    collector = Collector(spec, split, place, np.zeros((12, 5), dtype=np.int32))
-    pictures = torch.zeros(12, 3, 8, 8, dtype=torch.uint8)
+    collector = Collector(spec, split, place)
+    batch = show_batch(split, place, slice(0, 12), params_of().views, 8)
     values = torch.zeros(12, 3)
     values[7] = torch.tensor([-3e38, 0, 3e38])  # each is a float32, their difference is none
-    collector.add(slice(0, 12), pictures, Answers(values, {}))
+    collector.add(batch, Answers(values, {}))
     text = refusal(lambda: collector.write(scratch, ["views", "logits"]))
     assert f"logits of sample {split.ids[7]}, view 0, is not finite in uint8 per row" in text
     assert not list(tmp_path.rglob("*.h5"))

@@ -1,12 +1,17 @@
 """dump (stage one): every view of every sample through the teacher, once -> HDF5 shards."""
 
 import time
-from collections.abc import Iterator
+from collections import deque
+from collections.abc import Iterable, Iterator
+from concurrent.futures import Future, ThreadPoolExecutor
+from dataclasses import dataclass
+from itertools import islice
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 import torch
+from threadpoolctl import threadpool_limits
 
 from pipeline.cache import schema
 from pipeline.cache.encodings import encoding_of, features_encoding, logits_encoding
@@ -16,17 +21,18 @@ from pipeline.errors import MenteeError
 from pipeline.files import remove_partial, write_json
 from pipeline.latency import latency
 from pipeline.lessons import CACHE
-from pipeline.params import Params
+from pipeline.params import Params, Views
 from pipeline.prepared import PREPARED_FILE, SPLITS, Split, read_split
 from pipeline.progress import Progress, say
 from pipeline.teachers import Answers, Teacher, load_teacher
-from pipeline.views import draw, pixel_digests, replay
+from pipeline.views import COLUMNS, draw, pixel_digests, replay
 
 SCRATCH = Path(".work/cache")
 RUN_FILE = Path("runs/dump.json")
 # Fixed, and the last batch is filled up: kernels may round differently at another batch size.
 BATCH_SIZE = 64
 AHEAD = 4  # batches that may wait to be written: what a killed dump loses besides one shard
+MAKERS = 2  # threads that make views while the teacher answers: a GPU is faster than one
 
 
 def dump(params: Params) -> None:
@@ -48,14 +54,13 @@ def dump(params: Params) -> None:
         count = sum(place.stop - place.start for _, place, _ in work)
         say(f"teacher {params.teacher.model} on {compute}: {count} views to answer")
         start = time.perf_counter()
+        shown = show(((split, place) for split, place, _ in work), params.views, teacher.input_size)
         with Progress("teacher answers", count) as progress, Beside(AHEAD) as beside:
             for split, place, missing in work:
-                ids = split.ids[place.start : place.stop]
-                regions = draw(ids, place.view, params.views, split.image_size)
-                collector = Collector(specs[split.name], split, place, regions)
-                for rows, pictures, answers in answered(teacher, split, place, regions):
-                    beside.put(collector.add, rows, pictures, answers)
-                    progress.advance(len(pictures))
+                collector = Collector(specs[split.name], split, place)
+                for batch in islice(shown, len(batches(place))):
+                    beside.put(collector.add, batch, answer_filled_up(teacher, batch.pictures))
+                    progress.advance(len(batch.pictures))
                 beside.put(collector.write, scratch, missing)
         seconds = time.perf_counter() - start
         for split in splits:
@@ -122,27 +127,74 @@ def describe(split: Split, params: Params, teacher: Teacher) -> dict[str, Any]:
     }
 
 
+@dataclass(frozen=True)
+class Shown:
+    """Views that a teacher is asked about at a time: the rows of a place's shard that they fill.
+
+    regions: `(n, 5)`; pictures: uint8 `(n, 3, s, s)`; pixels: their digests, uint64 `(n,)`.
+    """
+
+    rows: slice
+    regions: np.ndarray
+    pictures: torch.Tensor
+    pixels: np.ndarray
+
+
+def batches(place: schema.Place) -> list[slice]:
+    """The rows of a place's shard, batch by batch."""
+    count = place.stop - place.start
+    return [slice(n, min(n + BATCH_SIZE, count)) for n in range(0, count, BATCH_SIZE)]
+
+
+def show(work: Iterable[tuple[Split, schema.Place]], settings: Views, size: int) -> Iterator[Shown]:
+    """Every batch of every place in order, made a few ahead of what is asked for."""
+    waiting: deque[Future[Shown]] = deque()
+    with ThreadPoolExecutor(MAKERS, initializer=compute_alone) as makers:
+        for split, place in work:
+            for rows in batches(place):
+                waiting.append(makers.submit(show_batch, split, place, rows, settings, size))
+                if len(waiting) > MAKERS:
+                    yield waiting.popleft().result()
+        while waiting:
+            yield waiting.popleft().result()
+
+
+def compute_alone() -> None:
+    """Use one CPU thread from this thread on, and leave the others to the teacher.
+
+    torch.set_num_threads would take them from the teacher's matrix products too.
+    """
+    torch.get_num_threads()  # the first call in a thread sets its number
+    threadpool_limits(1, user_api="openmp")
+
+
+def show_batch(split: Split, place: schema.Place, rows: slice, settings: Views, size: int) -> Shown:
+    chosen = slice(place.start + rows.start, place.start + rows.stop)
+    regions = draw(split.ids[chosen], place.view, settings, split.image_size)
+    pictures = replay(torch.from_numpy(split.images[chosen]), torch.from_numpy(regions), size)
+    return Shown(rows, regions, pictures, pixel_digests(pictures))
+
+
 class Collector:
     """Gathers a place's answers, batch by batch, and writes them as a shard of every kind."""
 
-    def __init__(
-        self, spec: dict[str, Any], split: Split, place: schema.Place, regions: np.ndarray
-    ):
+    def __init__(self, spec: dict[str, Any], split: Split, place: schema.Place):
         self.spec, self.place = spec, place
         self.ids = split.ids[place.start : place.stop]
-        self.regions = regions
-        self.pixels = np.empty(len(regions), dtype="<u8")
+        count = len(self.ids)
+        self.regions = np.empty((count, len(COLUMNS)), dtype="<i4")
+        self.pixels = np.empty(count, dtype="<u8")
         self.values: dict[str, np.ndarray] = {
-            kind: np.empty((len(regions), *described["shape"]), dtype=np.float32)
+            kind: np.empty((count, *described["shape"]), dtype=np.float32)
             for kind, described in spec["kinds"].items()
             if kind != schema.VIEWS
         }
 
-    def add(self, rows: slice, pictures: torch.Tensor, answers: Answers) -> None:
-        self.pixels[rows] = pixel_digests(pictures)
-        self.values[schema.LOGITS][rows] = answers.logits
+    def add(self, batch: Shown, answers: Answers) -> None:
+        self.regions[batch.rows], self.pixels[batch.rows] = batch.regions, batch.pixels
+        self.values[schema.LOGITS][batch.rows] = answers.logits
         for tap, features in answers.features.items():
-            self.values[schema.features_kind(tap)][rows] = features
+            self.values[schema.features_kind(tap)][batch.rows] = features
 
     def write(self, scratch: Scratch, kinds: list[str]) -> None:
         encoded = {kind: self.encoded(kind) for kind in kinds}  # all are checked before any
@@ -152,8 +204,7 @@ class Collector:
     def encoded(self, kind: str) -> tuple[dict[str, np.ndarray], float]:
         """The arrays of a kind's shard, and how far a stored value is off at most."""
         if kind == schema.VIEWS:
-            regions = self.regions.astype("<i4")
-            return {schema.REGIONS: regions, schema.PIXELS: self.pixels}, 0.0
+            return {schema.REGIONS: self.regions, schema.PIXELS: self.pixels}, 0.0
         values = self.values[kind]
         self.check_finite(values, kind, "float32")
         encoding = encoding_of(self.spec["kinds"][kind])
@@ -176,23 +227,13 @@ class Collector:
             )
 
 
-def answered(
-    teacher: Teacher, split: Split, place: schema.Place, regions: np.ndarray
-) -> Iterator[tuple[slice, torch.Tensor, Answers]]:
-    """The rows of each batch of a place, its pictures and what the teacher says of them."""
-    images = torch.from_numpy(split.images[place.start : place.stop])
-    for start in range(0, len(regions), BATCH_SIZE):
-        rows = slice(start, min(start + BATCH_SIZE, len(regions)))
-        cut = torch.from_numpy(regions[rows])
-        pictures = replay(images[rows], cut, teacher.input_size)
-        yield rows, pictures, answer_filled_up(teacher, pictures)
-
-
 def answer_filled_up(teacher: Teacher, pictures: torch.Tensor) -> Answers:
     """Answer a batch of at most BATCH_SIZE pictures as one of exactly BATCH_SIZE."""
     count = len(pictures)
-    filling = pictures[-1:].expand(BATCH_SIZE - count, -1, -1, -1)
-    answers = teacher.answer(torch.cat([pictures, filling]))
+    if count < BATCH_SIZE:
+        filling = pictures[-1:].expand(BATCH_SIZE - count, -1, -1, -1)
+        pictures = torch.cat([pictures, filling])
+    answers = teacher.answer(pictures)
     features = {tap: values[:count].cpu() for tap, values in answers.features.items()}
     return Answers(answers.logits[:count].cpu(), features)
 

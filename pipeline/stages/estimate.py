@@ -17,9 +17,8 @@ from pipeline.cache.shard import write_shard
 from pipeline.compute import choose_compute
 from pipeline.params import Params
 from pipeline.prepared import PREPARED_FILE, SPLITS, Split, read_split
-from pipeline.stages.dump import BATCH_SIZE, SCRATCH, answered, describe
+from pipeline.stages.dump import BATCH_SIZE, SCRATCH, answer_filled_up, describe, show
 from pipeline.teachers import load_teacher
-from pipeline.views import draw
 
 BATCHES = 5  # batches that are timed, after one to warm up
 WRITTEN = 32 << 20  # bytes that are written to measure how fast shards are
@@ -111,9 +110,10 @@ def seconds_a_view(teacher: Any, split: Split, params: Params) -> float:
         split.name, split.images[rows], split.labels[rows],
         tuple(split.ids[row] for row in rows), split.class_names,
     )  # fmt: skip
-    regions = draw(some.ids, 1, params.views, split.image_size)
+    shown = show([(some, schema.Place(1, 0, 0, count))], params.views, teacher.input_size)
     times, before = [], time.perf_counter()
-    for _ in answered(teacher, some, schema.Place(1, 0, 0, count), regions):
+    for batch in shown:
+        answer_filled_up(teacher, batch.pictures)
         now = time.perf_counter()
         times.append((now - before) / BATCH_SIZE)
         before = now
