@@ -122,3 +122,8 @@ class Dumps:
         """How many batches all dumps in this folder have asked the teacher for."""
         log = self.root / f"{folder.name}.{ANSWERED}"
         return log.stat().st_size if log.exists() else 0
+
+    def forget(self, folder: Path) -> None:
+        """Remove a folder and what was counted there."""
+        shutil.rmtree(folder)
+        (self.root / f"{folder.name}.{ANSWERED}").unlink(missing_ok=True)

@@ -192,7 +192,7 @@ FOUND: list[tuple[Callable[[], None], str]] = [
     (shards_without_a_manifest, r"features/pooled holds no cache .*run `mentee dump`"),
     (manifest_of_format_1, r"manifest\.json has cache format 1, this version reads 2: dump again"),
     (manifest_of_a_later_format, r"manifest\.json has cache format 3, this version reads 2"),
-    (shard_of_format_1, r"p00000\.h5 has cache format \S*1\S*, this version reads 2: dump"),
+    (shard_of_format_1, r"p00000\.h5 has cache format 1, this version reads 2: dump"),
     (cache_of_format_1, r"data/cache/labelled/\S+ .*run `mentee dump`"),
     (shard_of_another_dump, r"v001/p00000\.h5 is damaged, or of another dump"),
     (shard_of_another_dump_listed, r"v001/p00000\.h5 is of another dump than .*: dump again"),

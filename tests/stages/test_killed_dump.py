@@ -47,14 +47,9 @@ def test_a_dump_killed_at_50_random_moments_ends_with_the_same_files(
     wanted, batches = cache_files(whole), dumps.answered(whole)
     generator = np.random.default_rng(0)
     moments = (np.arange(KILLS) + generator.random(KILLS)) / KILLS * duration
-    killed, redone, halfway = 0, [], 0
+    redone, halfway = [], 0
     for number, moment in enumerate(generator.permutation(moments)):
-        folder = copy_prepared(prepared, dumps.root / f"killed-{number}")
-        process = dumps.start(folder)
-        process.join(moment)
-        process.kill()
-        process.join()
-        killed += process.exitcode == -signal.SIGKILL
+        folder = killed_after(moment, prepared, dumps, f"killed-{number}")
         halfway += 0 < dumps.answered(folder) < batches
         for path in (folder / ".work").rglob("p*.h5"):
             name = path.relative_to(folder).as_posix()
@@ -62,10 +57,25 @@ def test_a_dump_killed_at_50_random_moments_ends_with_the_same_files(
         dumps.run(folder)
         redone.append(dumps.answered(folder) - batches)
         assert cache_files(folder) == wanted, f"killed after {moment:.3f} s"
-    print(f"{killed} were killed, {halfway} while the teacher answered; redone: {sorted(redone)}")
-    assert killed >= 0.8 * KILLS, "the moments must lie in the duration"
-    assert halfway >= 0.3 * KILLS, "and many of them while the teacher answers"
+        shutil.rmtree(folder)
+    print(f"{halfway} were killed while the teacher answered; batches redone: {sorted(redone)}")
+    assert halfway >= 0.2 * KILLS, "many moments must lie where the teacher answers"
     assert max(redone) <= SHARD + QUEUE
+
+
+def killed_after(moment: float, prepared: Path, dumps: Dumps, name: str) -> Path:
+    """A folder in which a dump was killed after `moment` seconds, or before where it is faster."""
+    while True:
+        folder = copy_prepared(prepared, dumps.root / name)
+        process = dumps.start(folder)
+        process.join(moment)
+        process.kill()
+        process.join()
+        if process.exitcode == -signal.SIGKILL:
+            return folder
+        assert process.exitcode == 0
+        dumps.forget(folder)  # it had ended: the machine is less busy than when we measured
+        moment *= 0.7
 
 
 def test_a_dump_killed_again_and_again_gets_on_and_ends_with_the_same_files(
