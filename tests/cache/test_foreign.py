@@ -445,7 +445,8 @@ def brackets(_: Path) -> bytes:
 
 
 def a_hundred_megabytes(_: Path) -> bytes:
-    return b" " * (100 << 20)
+    """Python's lists of it would take two gigabytes."""
+    return b"[" + b"[]," * (33 << 20) + b"[]]"
 
 
 def no_text(_: Path) -> bytes:
@@ -476,6 +477,40 @@ def names_that_multiply(path: Path) -> bytes:
 
 BOMBS = [brackets, a_hundred_megabytes, no_text, nothing, only_a_number,
          brackets_in_the_spec, names_that_multiply]  # fmt: skip
+
+
+def nested(depth: int) -> dict[str, Any]:
+    return {"a": nested(depth - 1)} if depth else {}
+
+
+IMMODEST = [nested(300), {"a" * 100_000: {str(number): 1 for number in range(10_000)}}]
+
+
+@pytest.mark.parametrize("extra", IMMODEST, ids=["deep", "names that multiply"])
+def test_a_spec_that_would_grow_when_it_is_compared_is_refused(
+    sent: Callable[..., Path], extra: dict[str, Any]
+) -> None:
+    """The shard and its manifest agree about it."""
+    folder = sent()
+    content = read_json(folder / "manifest.json")
+    spec = content["spec"] | {"teacher": extra}
+    write_shard(folder / SHARD, {"values": VALUES}, spec, Place(0, 0, 0, 20))
+    content |= {"spec": spec, "fingerprint": digest_text(canonical_json(spec))}
+    (folder / "manifest.json").write_text(json.dumps(content))
+    sign(folder)
+    assert_refused(folder)
+
+
+@pytest.mark.parametrize("described", [{"shape": 5}, {"encoding": {}}, {"shape": {}}, [], None])
+def test_views_that_are_described_as_answers_are_refused(
+    sent: Callable[..., Path], described: Any
+) -> None:
+    folder = sent("views")
+    content = read_json(folder / "manifest.json")
+    content["spec"]["kinds"]["views"] = described
+    content["fingerprint"] = digest_text(canonical_json(content["spec"]))
+    (folder / "manifest.json").write_text(json.dumps(content))
+    assert_refused(folder)
 
 
 @pytest.mark.parametrize("name", ["manifest.json", "archive.json", "spec.json"])
@@ -814,8 +849,8 @@ def open_and_read(folder: Path) -> str:
 def test_flipped_bytes_of_a_signed_shard_are_read_or_refused(
     data: st.DataObject, whole: Path, theirs: Path
 ) -> None:
-    """Or libhdf5 itself loops or allocates: 9 of 3,000 such files, all but one in its global heap,
-    where texts lie. None crashed. HDF5 2.0.0.
+    """Or libhdf5 2.0.0 fails: of 3,000 such files 8 made it loop for ever, all in its heap of
+    texts, and of 4,000 that were flipped elsewhere 3 made it take a gigabyte. None crashed it.
     """
     content = bytearray((whole / "logits" / SHARD).read_bytes())
     written = [at for at, byte in enumerate(content) if byte]
@@ -824,6 +859,6 @@ def test_flipped_bytes_of_a_signed_shard_are_read_or_refused(
     (theirs / SHARD).write_bytes(content)
     sign(theirs)
     answer = in_a_child(lambda: open_and_read(theirs), seconds=2)
-    event(answer[:7])
-    assert answer == "read" or answer.startswith("refused") or answer in ("hung", "crashed")
+    event(answer[:4])
+    assert answer[:4] in ("read", "refu", "hung", "cras", "took")
     assert answer.count("\n") == 0
