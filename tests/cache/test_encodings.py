@@ -269,7 +269,8 @@ def test_what_params_choose_for_features() -> None:
 
 @pytest.mark.parametrize(
     ("name", "shape"),
-    [("top0", [9]), ("top9", [9]), ("top-1", [9]), ("top", [9]), ("top1e1", [99]), ("top² ", [9]),
+    [("top1", [(1 << 20) + 1]),
+     ("top0", [9]), ("top9", [9]), ("top-1", [9]), ("top", [9]), ("top1e1", [99]), ("top² ", [9]),
      ("top99999999999", [9]), ("top" + 5000 * "9", [9]), ("top2", [3, 3]), ("float64", [9]),
      ("uint8", [9]), ("", [9])],
 )  # fmt: skip
