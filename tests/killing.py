@@ -101,6 +101,9 @@ class Dumps:
     root: Path
 
     def __post_init__(self) -> None:
+        # The server of forks must find this module, to have torch imported once and for all.
+        paths = [str(Path(__file__).parent), os.environ.get("PYTHONPATH", "")]
+        os.environ["PYTHONPATH"] = os.pathsep.join(filter(None, paths))
         self._context = multiprocessing.get_context("forkserver")
         self._context.set_forkserver_preload(["killing"])
 

@@ -15,7 +15,10 @@ SHARDS = 20  # rows: so that a few views of forty images are several shards
 
 
 def copy_of(clone: Path, folder: Path) -> Path:
+    """The clone as it was committed, whatever other tests have run in it since."""
     shutil.copytree(clone, folder, symlinks=True)
+    assert shell("git", "clean", "-fdxq", cwd=folder).returncode == 0
+    assert shell("git", "checkout", "-q", ".", cwd=folder).returncode == 0
     edit_params(folder / "params.yaml", {"cache": {"rows_per_shard": SHARDS}})
     return folder
 

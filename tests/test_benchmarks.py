@@ -1,0 +1,66 @@
+"""The benchmarks at a tiny size: they run and fill the table. Nothing here depends on time."""
+
+import json
+import subprocess
+import sys
+from pathlib import Path
+
+import pytest
+from projects import REPOSITORY
+
+BENCHMARKS = REPOSITORY / "benchmarks"
+
+
+@pytest.fixture(autouse=True)
+def beside_the_benchmarks(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.syspath_prepend(BENCHMARKS)
+
+
+@pytest.mark.parametrize(
+    ("name", "ratios"), [("gather", 7), ("memory", 2), ("size", 4), ("verify", 2), ("writing", 1)]
+)
+def test_a_measurement_runs_and_its_rows_stand_in_the_page(
+    tmp_path: Path, name: str, ratios: int
+) -> None:
+    page, results = tmp_path / "page.md", tmp_path / "results.json"
+    page.write_text("Before.\n<!-- measured: begin -->\nold\n<!-- measured: end -->\nAfter.\n")
+    command = [sys.executable, BENCHMARKS / "cache.py", name, "--scale", "0.01"]
+    command += ["--results", results, "--page", page, "--folder", tmp_path]
+    done = subprocess.run(command, cwd=REPOSITORY, text=True, capture_output=True)
+    assert done.returncode == 0, done.stderr
+    rows = json.loads(results.read_text())[name]["rows"]
+    assert len(rows) >= ratios  # some more where torchdistill is installed
+    assert all(row["low"] <= row["ratio"] <= row["high"] for row in rows)
+    text = page.read_text()
+    assert text.startswith("Before.\n") and text.endswith("\nAfter.\n") and "old" not in text
+    assert all(row["what"] in text for row in rows)
+    assert sorted(tmp_path.iterdir()) == [page, results], "nothing else is left behind"
+
+
+def test_the_table_says_what_falls_short(tmp_path: Path) -> None:
+    from rows import load, replace_between, row, save, table
+
+    results = tmp_path / "results.json"
+    made = [
+        row("fast", [2.0, 3.0, 1.0], "1 s against 2 s", target=1.5),
+        row("large", [0.5], "1 byte against 2", target=0.3, at_most=True),
+        row("shown", [123.4], "no promise"),
+    ]
+    save(results, load(results), "some", made)
+    text = table(load(results), ["other", "some"])
+    assert "| fast | 2.00 | 1.00 to 3.00 | ≥ 1.50 | yes | 1 s against 2 s |" in text
+    assert "| large | 0.50 | 0.50 to 0.50 | ≤ 0.30 | **no** | 1 byte against 2 |" in text
+    assert "| shown | 123 | 123 to 123 |  |  | no promise |" in text
+
+    page = "<!-- measured: begin -->\n<!-- measured: end -->"
+    once = replace_between(page, text)
+    assert replace_between(once, text) == once
+    with pytest.raises(ValueError, match="lacks"):
+        replace_between("no markers", text)
+
+
+def test_the_benchmarks_page_has_a_place_for_its_table() -> None:
+    from rows import replace_between
+
+    page = (REPOSITORY / "docs/benchmarks.md").read_text(encoding="utf-8")
+    assert "new table" in replace_between(page, "new table")
