@@ -34,7 +34,7 @@ def digest(kind: Kind, seed: int) -> str:
     return hashlib.sha256(kind.gather(views, rows, array_of(kind)).tobytes()).hexdigest()
 
 
-@pytest.mark.parametrize("method", ["fork", "spawn", "forkserver"])
+@pytest.mark.parametrize("method", ["fork", "spawn"])
 def test_any_number_of_processes_read_the_same_at_once(root: Path, method: str) -> None:
     kinds = [Kind(root / name) for name in KINDS]
     asked = [(kind, seed) for kind in kinds for seed in range(8)]
