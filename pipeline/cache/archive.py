@@ -25,7 +25,7 @@ from pipeline.cache.schema import (
     parse_manifest,
     read_bounded_json,
 )
-from pipeline.cache.shard import UNREADABLE, write_shard
+from pipeline.cache.shard import UNREADABLE, read_attribute, write_shard
 from pipeline.cache.writer import write_manifest
 from pipeline.errors import MenteeError, reason
 from pipeline.files import digest_file, write_json, written_whole
@@ -126,7 +126,7 @@ def _unpack_arrays(
                 name: _unpack_array(file, name, layout, rows)
                 for name, layout in layout_of(manifest).items()
             }
-            return arrays, float(file.attrs["max_error"])
+            return arrays, float(read_attribute(file, "max_error"))
     except (*UNREADABLE, zlib.error) as error:
         raise MenteeError(f"{path} cannot be unpacked ({reason(error)}): fetch it again") from None
 

@@ -72,11 +72,11 @@ def write_shard(
     _check_rows(path, {name: a.shape for name, a in arrays.items()}, rows)
     image = io.BytesIO()  # the disk sees one plain write, whose errors say what they are
     with h5py.File(
-        image, "w", libver=("earliest", "v110"), alignment_threshold=ALIGNMENT,
+        image, "w", libver=("v108", "v110"), alignment_threshold=ALIGNMENT,
         alignment_interval=ALIGNMENT,
     ) as file:  # fmt: skip
         file.attrs["format"] = FORMAT
-        file.attrs["spec"] = canonical_json(spec)
+        _write_text(file, "spec", canonical_json(spec))
         file.attrs["max_error"] = float(max_error)
         for field in ("view", "part", "start", "stop"):
             file.attrs[field] = getattr(place, field)
@@ -98,7 +98,13 @@ def _write_aligned(file: h5py.File, name: str, array: np.ndarray) -> None:
     kind = h5py.h5t.py_create(array.dtype, logical=True)
     dataset = h5py.Dataset(h5py.h5d.create(file.id, name.encode(), kind, space, dcpl=layout))
     dataset[...] = array
-    dataset.attrs["sha256"] = _digest(array)
+    _write_text(dataset, "sha256", _digest(array))
+
+
+def _write_text(owner: h5py.File | h5py.Dataset, name: str, text: str) -> None:
+    """An attribute of fixed length, so that its header alone says what reading it will take."""
+    content = text.encode()
+    owner.attrs.create(name, content, dtype=h5py.string_dtype("utf-8", len(content)))
 
 
 def open_shard(path: Path) -> Shard:
@@ -109,12 +115,7 @@ def open_shard(path: Path) -> Shard:
     """
     try:
         with h5py.File(path, "r") as file:
-            format_ = _attribute(file, "format") if "format" in file.attrs else None
-            if format_ != FORMAT:
-                raise MenteeError(
-                    f"{path} has cache format {repr(format_)[:40]}, this version reads {FORMAT}: "
-                    f"dump again"
-                )
+            _check_format(path, file)
             if len(file) > MAX_ARRAYS:
                 raise ValueError(f"it holds {len(file)} data sets")
             size = path.stat().st_size
@@ -123,11 +124,11 @@ def open_shard(path: Path) -> Shard:
                 name: np.memmap(path, file[name].dtype, "r", extent.offset, file[name].shape)
                 for name, extent in extents.items()
             }
-            spec = json.loads(_attribute(file, "spec"))
+            spec = json.loads(read_attribute(file, "spec"))
             check_modest(spec)
             own_fingerprint = fingerprint(spec)
             place = Place(*(_whole_number(file, f) for f in ("view", "part", "start", "stop")))
-            max_error = _attribute(file, "max_error")
+            max_error = read_attribute(file, "max_error")
             if not isinstance(max_error, float) or not 0 <= max_error < math.inf:
                 raise ValueError(f"max_error is {max_error!r}")
     except UNREADABLE as error:
@@ -140,33 +141,44 @@ def open_shard(path: Path) -> Shard:
     return Shard(path, spec, own_fingerprint, place, arrays, extents, max_error)
 
 
+def _check_format(path: Path, file: h5py.File) -> None:
+    try:
+        found = read_attribute(file, "format")
+    except (KeyError, ValueError):
+        found = None
+    if found != FORMAT:
+        raise MenteeError(
+            f"{path} has cache format {repr(found)[:40]}, this version reads {FORMAT}: dump again"
+        )
+
+
 def _check_rows(path: Path, shapes: dict[str, tuple[int, ...]], rows: int) -> None:
     for name, shape in shapes.items():
         if name not in SHARED and shape[:1] != (rows,):
             raise MenteeError(f"{path}: {name} has shape {shape}, not {rows} rows: dump again")
 
 
-def _attribute(owner: h5py.File | h5py.Dataset, name: str) -> int | float | str | bytes:
+def read_attribute(owner: h5py.File | h5py.Dataset, name: str) -> int | float | str:
     """An attribute that is one number or one text, no longer than we ever write.
 
-    Many texts, say, may all be the same bytes of the file and fill the memory.
+    Anything else is a ValueError before it is read: many texts may all be the same bytes of the
+    file and fill the memory, and HDF5 allocates whatever length a text of variable length claims.
     """
     attribute = owner.attrs.get_id(name)
     is_single = attribute.get_space().get_simple_extent_type() == h5py.h5s.SCALAR
-    is_plain = attribute.get_type().get_class() in (
-        h5py.h5t.INTEGER, h5py.h5t.FLOAT, h5py.h5t.STRING,
-    )  # fmt: skip
-    if not (is_single and is_plain and attribute.get_storage_size() <= MAX_ATTRIBUTE_BYTES):
+    kind = attribute.get_type()
+    is_number = kind.get_class() in (h5py.h5t.INTEGER, h5py.h5t.FLOAT)
+    is_text = kind.get_class() == h5py.h5t.STRING and not kind.is_variable_str()
+    if not (
+        is_single and (is_number or is_text) and attribute.get_storage_size() <= MAX_ATTRIBUTE_BYTES
+    ):
         raise ValueError(f"attribute {name} is not one number or text")
-    value = owner.attrs[name]
-    value = value.item() if isinstance(value, np.generic) else value
-    if isinstance(value, str | bytes) and len(value) > MAX_ATTRIBUTE_BYTES:
-        raise ValueError(f"attribute {name} is too long")
-    return value
+    value = owner.attrs[name].item()
+    return value.decode() if isinstance(value, bytes) else value
 
 
 def _whole_number(file: h5py.File, name: str) -> int:
-    value = _attribute(file, name)
+    value = read_attribute(file, name)
     if type(value) is not int:
         raise ValueError(f"attribute {name} is {str(value)[:40]!r}")
     return value
@@ -187,7 +199,7 @@ def _extent(file: h5py.File, name: str, size: int) -> Extent:
         raise ValueError(f"{name} has another size than its shape")
     if length >= ALIGNMENT and offset % ALIGNMENT:
         raise ValueError(f"{name} does not begin on a page")  # it would be copied into memory
-    digest = _attribute(dataset, "sha256")
+    digest = read_attribute(dataset, "sha256")
     if not isinstance(digest, str) or not re.fullmatch("[0-9a-f]{64}", digest):
         raise ValueError(f"{name} has no SHA-256")
     return Extent(offset, length, digest)

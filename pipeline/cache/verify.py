@@ -3,6 +3,7 @@
 import hashlib
 from collections.abc import Iterator
 from concurrent.futures import ThreadPoolExecutor
+from mmap import ACCESS_READ, mmap
 from pathlib import Path
 
 from pipeline.cache.kinds import differences, dump_of, short, split_folder
@@ -10,7 +11,6 @@ from pipeline.cache.reader import open_kind_shard
 from pipeline.cache.schema import (
     INDEX,
     MANIFEST,
-    MAX_SPEC_BYTES,
     SPEC,
     UNPARSABLE,
     VIEWS,
@@ -76,26 +76,32 @@ def _verify_file(folder: Path, manifest: Manifest, path: Path, entry: Entry) -> 
     size = path.stat().st_size
     if size != entry.bytes:
         state = "truncated" if size < entry.bytes else "too long"
-        return f"{path}: {state}, {size} bytes instead of {entry.bytes}"
+        wrong = f"{path}: {state}, {size} bytes instead of {entry.bytes}"
+        return _another_run(path, manifest) or wrong
     if digest_file(path) == entry.sha256:
         return _verify_meaning(folder, manifest, entry)
     damaged = [name for name, extent in entry.arrays.items()
                if _digest_range(path, extent.offset, extent.bytes) != extent.sha256]  # fmt: skip
     # HDF5 may crash on a damaged header, so it opens only what is damaged elsewhere.
-    if not damaged and canonical_json(manifest.spec).encode() in _beginning(path):
+    if not damaged and _contains(path, canonical_json(manifest.spec).encode()):
         return f"{path}: damaged in its HDF5 header, outside every data set"
-    try:  # is it a whole shard of another run?
+    damage = f"{path}: damaged in {', '.join(damaged) or 'its HDF5 header'}"
+    return _another_run(path, manifest) or damage
+
+
+def _another_run(path: Path, manifest: Manifest) -> str | None:
+    """That a file is a whole shard of another run, if it is one."""
+    try:
         other = open_shard(path)
         check_shard(other)
     except MenteeError:
-        return f"{path}: damaged in {', '.join(damaged) or 'its HDF5 header'}"
+        return None
     return f"{path}: whole, but of another run ({_how_it_differs(other.spec, manifest)})"
 
 
-def _beginning(path: Path) -> bytes:
-    """Where a shard's spec stands, ahead of the data sets."""
-    with open(path, "rb") as file:
-        return file.read(2 * MAX_SPEC_BYTES)
+def _contains(path: Path, text: bytes) -> bool:
+    with open(path, "rb") as file, mmap(file.fileno(), 0, access=ACCESS_READ) as content:
+        return content.find(text) >= 0
 
 
 def _how_it_differs(spec: dict, manifest: Manifest) -> str:

@@ -312,11 +312,17 @@ def test_a_data_set_that_is_not_what_it_seems_is_refused(
 # Attributes.
 
 
+def fixed_length(value: Any) -> Any:
+    """The type of a text that is looked into; one of any length is refused before."""
+    is_text = isinstance(value, str)
+    return h5py.string_dtype("utf-8", len(value.encode())) if is_text else None
+
+
 def attribute(name: str, value: Any, dtype: Any = None, where: str = "/") -> Any:
     def craft(file: h5py.File) -> None:
         del file[where].attrs[name]
         if value is not None:
-            file[where].attrs.create(name, value, dtype=dtype)
+            file[where].attrs.create(name, value, dtype=dtype or fixed_length(value))
 
     return pytest.param(craft, id=f"{where}{name} {str(value)[:20]} {dtype or ''}".strip())
 
@@ -334,7 +340,8 @@ ATTRIBUTES = [
     attribute("spec", "[" * 900 + "]" * 900), attribute("spec", '{"a":' * 490 + "1" + "}" * 490),
     attribute("spec", "1" * 100_000), attribute("spec", "NaN"), attribute("spec", "{}"),
     attribute("spec", b"\xff\xfe", "S2"), attribute("spec", 7), attribute("spec", h5py.Empty("S1")),
-    attribute("spec", " " * (2 << 20)), attribute("spec", '{"a": "\\ud800"}'),
+    attribute("spec", "{}", h5py.string_dtype()), attribute("spec", " " * (2 << 20)),
+    attribute("spec", '{"a": "\\ud800"}'),
     attribute("view", "0"), attribute("view", [0, 0]), attribute("view", 1), attribute("view", -1),
     attribute("view", np.float64("nan")), attribute("view", h5py.Empty("<i8")),
     attribute("view", np.zeros(1, [("a", "<i4")])[0]), attribute("view", h5py.Reference()),
@@ -354,7 +361,7 @@ def test_attributes_that_are_missing_or_make_no_sense_are_refused(
     sent: Callable[..., Path], craft: Callable[[h5py.File], None]
 ) -> None:
     folder = sent()
-    with h5py.File(folder / SHARD, "r+") as file:
+    with h5py.File(folder / SHARD, "r+", libver=("v108", "v110")) as file:
         craft(file)
     sign(folder)
     assert_refused(folder)
@@ -614,15 +621,7 @@ LIES = {
 }  # fmt: skip
 
 
-# libhdf5 takes the memory that a text of any length claims, 4 GiB at most, before it looks whether
-# the text is there; then the file is refused.
-TOO_MUCH = pytest.mark.xfail(reason="libhdf5 allocates what a text claims")
-
-
-@pytest.mark.parametrize(
-    "lie",
-    [pytest.param(lie, marks=TOO_MUCH if lie == "long text of any length" else ()) for lie in LIES],
-)
+@pytest.mark.parametrize("lie", LIES)
 def test_a_header_that_lies_is_refused(sent: Callable[..., Path], lie: str) -> None:
     folder = sent()
     old, new = LIES[lie]
@@ -857,9 +856,7 @@ def open_and_read(folder: Path) -> str:
 def test_flipped_bytes_of_a_signed_shard_are_read_or_refused(
     data: st.DataObject, whole: Path, theirs: Path
 ) -> None:
-    """Or libhdf5 2.0.0 fails: of 3,000 such files 8 made it loop for ever, all in its heap of
-    texts, and of 4,000 that were flipped elsewhere 3 made it take a gigabyte. None crashed it.
-    """
+    """libhdf5's checksums of its metadata refuse them: in files without, it looped for ever."""
     content = bytearray((whole / "logits" / SHARD).read_bytes())
     written = [at for at, byte in enumerate(content) if byte]
     for at in data.draw(st.lists(st.sampled_from(written), min_size=1, max_size=8, unique=True)):
@@ -868,5 +865,5 @@ def test_flipped_bytes_of_a_signed_shard_are_read_or_refused(
     sign(theirs)
     answer = in_a_child(lambda: open_and_read(theirs), seconds=2)
     event(answer[:4])
-    assert answer[:4] in ("read", "refu", "hung", "cras", "took")
+    assert answer[:4] in ("read", "refu"), answer
     assert answer.count("\n") == 0
