@@ -5,7 +5,6 @@ Scikit-learn's digits, the default teacher at 64 pixels, the real stages in temp
 
 import re
 import shutil
-from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
@@ -13,13 +12,12 @@ import numpy as np
 import pytest
 import torch
 from caches import files_under, mentee
-from projects import REPOSITORY, merge
-from ruamel.yaml import YAML
+from stage_one import SMALLEST, enter_copy, run_stage_one, set_params
 
 from pipeline.cache.reader import Kind
 from pipeline.compute import Compute
 from pipeline.lessons import Lessons, memory_for_answers, mentored_lessons
-from pipeline.params import Params, load_params
+from pipeline.params import Params
 from pipeline.prepared import PREPARED_FILE, read_split
 from pipeline.stages import dump as dumping
 from pipeline.stages.dump import dump
@@ -27,47 +25,21 @@ from pipeline.stages.head import head
 from pipeline.stages.prepare import prepare
 
 CPU = torch.device("cpu")
-TINY: dict[str, Any] = {
-    "data": {"source": "digits", "image_size": 32, "labelled_per_class": 2, "unlabelled": 12,
-             "validation": 10, "test": 10},
-    "views": {"labelled": 3, "unlabelled": 2},
-    "teacher": {"input_size": 64},
-    "cache": {"rows_per_shard": 12},
-    "head": {"inverse_regularisation": [0.001, 0.01]},
-    "runtime": {"device": "cpu", "threads": 1},
-}  # fmt: skip
 
 
-def set_params(**changes: Any) -> Params:
-    """The repository's params made tiny, in this folder; then `changes` by block."""
-    yaml = YAML()
-    content = yaml.load(REPOSITORY / "params.yaml")
-    merge(content, TINY)
-    merge(content, changes)
-    yaml.dump(content, Path("params.yaml"))
-    return load_params()
+def tiny_params(**changes: Any) -> Params:
+    return set_params(SMALLEST, changes)
 
 
 @pytest.fixture(scope="module")
-def finished(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Path]:
+def finished(tmp_path_factory: pytest.TempPathFactory) -> Path:
     """A folder in which prepare, dump and head have run: not to be changed."""
-    folder = tmp_path_factory.mktemp("finished")
-    with pytest.MonkeyPatch.context() as patch:
-        patch.chdir(folder)
-        params = set_params()
-        prepare(params)
-        dump(params)
-        head(params)
-        yield folder
+    return run_stage_one(tmp_path_factory.mktemp("finished"), tiny_params)
 
 
 @pytest.fixture
 def project(finished: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
-    """A copy of the finished folder that a test may change, and stands in."""
-    folder = tmp_path / "project"
-    shutil.copytree(finished, folder)
-    monkeypatch.chdir(folder)
-    return folder
+    return enter_copy(finished, tmp_path / "project", monkeypatch)
 
 
 def lessons_of(taps: list[str], **options: Any) -> Lessons:
@@ -85,7 +57,7 @@ def test_all_views_replay_to_what_the_teacher_saw(project: Path) -> None:
 
 
 def test_views_of_other_images_are_refused(project: Path) -> None:
-    prepare(set_params(data={"seed": 1}))
+    prepare(tiny_params(data={"seed": 1}))
     done = mentee("cache", "verify", "--views")
     assert done.exit_code == 1
     assert "made for other images" in done.output
@@ -151,7 +123,7 @@ def test_nothing_that_the_params_ask_for_is_removed(project: Path) -> None:
 
 
 def test_fewer_views_and_another_teacher_leave_garbage_that_gc_removes(project: Path) -> None:
-    params = set_params(views={"labelled": 2}, teacher={"input_size": 80})
+    params = tiny_params(views={"labelled": 2}, teacher={"input_size": 80})
     dump(params)
     kept = files_under(Path(".work"))
     output = mentee("cache", "gc", "--dry-run").output
@@ -168,7 +140,7 @@ def test_fewer_views_and_another_teacher_leave_garbage_that_gc_removes(project: 
 
 
 def test_surplus_views_alone_go_too(project: Path) -> None:
-    dump(set_params(views={"labelled": 2}))
+    dump(tiny_params(views={"labelled": 2}))
     output = mentee("cache", "gc").output
     assert len(re.findall(r"/v002: ", output)) == 4  # views, logits, two taps
     assert not list(Path(".work").rglob("v002"))
@@ -176,7 +148,7 @@ def test_surplus_views_alone_go_too(project: Path) -> None:
 
 
 def test_a_tap_that_nobody_reads_is_pointed_out(project: Path) -> None:
-    set_params(probes=[{"teacher": "pooled", "student": "pooled", "match": "projection"}])
+    tiny_params(probes=[{"teacher": "pooled", "student": "pooled", "match": "projection"}])
     assert "reads the tap 'middle'" in mentee("cache", "gc").output
 
 
@@ -194,7 +166,7 @@ def test_without_a_published_cache_gc_removes_nothing(project: Path) -> None:
 def test_answers_held_on_the_device_are_those_of_the_maps(
     project: Path, monkeypatch: pytest.MonkeyPatch, stored: str
 ) -> None:
-    params = set_params(cache={"logits": "float16", "features": stored})
+    params = tiny_params(cache={"logits": "float16", "features": stored})
     dump(params)
     head(params)
     mapped = lessons_of(["middle", "pooled"])
@@ -245,7 +217,7 @@ def other_backends() -> list[Any]:
 def test_caches_of_two_backends_have_other_fingerprints_and_nearly_the_same_targets(
     project: Path, monkeypatch: pytest.MonkeyPatch, elsewhere: Compute
 ) -> None:
-    params = set_params(head={"inverse_regularisation": [0.01]})
+    params = tiny_params(head={"inverse_regularisation": [0.01]})
     opened = {}
     for compute in (Compute(CPU, False), elsewhere):
         shutil.rmtree(".work")

@@ -6,7 +6,7 @@ Scikit-learn's digits, the default teacher at 64 pixels, all in temporary folder
 import dataclasses
 import re
 import shutil
-from collections.abc import Callable, Iterator
+from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
@@ -14,9 +14,9 @@ import h5py
 import numpy as np
 import pytest
 import torch
-from projects import REPOSITORY, merge, refusal
-from ruamel.yaml import YAML
+from projects import refusal
 from safetensors.torch import save_file
+from stage_one import SIZE, SMALLEST, enter_copy, run_stage_one, set_params
 
 from pipeline.cache.reader import Kind
 from pipeline.cache.schema import PIXELS, REGIONS, VALUES, places
@@ -29,59 +29,34 @@ from pipeline.params import Params, load_params
 from pipeline.prepared import PREPARED_FILE, Split, read_split
 from pipeline.stages import dump as dumping
 from pipeline.stages.dump import Collector, answer_filled_up, dump, show_batch
-from pipeline.stages.head import fit, head
+from pipeline.stages.head import fit
 from pipeline.stages.prepare import prepare
 from pipeline.teachers import Answers, Teacher, load_teacher
 from pipeline.views import draw, pixel_digests, replay
 
 CPU = torch.device("cpu")
-SIZE = 64  # the teacher's input
-TINY: dict[str, Any] = {
-    "data": {"source": "digits", "image_size": 32, "labelled_per_class": 2, "unlabelled": 12,
-             "validation": 10, "test": 10},
-    "views": {"labelled": 3, "unlabelled": 2},
-    "teacher": {"input_size": SIZE},
-    "cache": {"rows_per_shard": 12},
-    "head": {"inverse_regularisation": [0.001, 0.01]},
-    "runtime": {"device": "cpu", "threads": 1},
-}  # fmt: skip
 # Two parts of three views of the labelled split, one of two of the unlabelled, two plain splits.
 PLACES = 2 * 3 + 2 + 1 + 1
 KINDS = 3  # views, logits and the features at one tap
 
 
 def params_of(**changes: Any) -> Params:
-    """The repository's params, tiny and with one tap, in this folder; then `changes` by block."""
-    yaml = YAML()
-    content = yaml.load(REPOSITORY / "params.yaml")
-    content["teacher"]["taps"] = {"pooled": {"module": "global_pool", "grid": 1}}
-    content["probes"] = [{"teacher": "pooled", "student": "pooled", "match": "projection"}]
-    merge(content, TINY)
-    merge(content, changes)
-    yaml.dump(content, Path("params.yaml"))
-    return load_params()
+    """The smallest params, with one tap."""
+    taps = {"pooled": {"module": "global_pool", "grid": 1}}
+    probes = [{"teacher": "pooled", "student": "pooled", "match": "projection"}]
+    fewer = ({"teacher": {"taps": None}}, {"teacher": {"taps": taps}, "probes": probes})
+    return set_params(*fewer, SMALLEST, changes)
 
 
 @pytest.fixture(scope="module")
-def finished(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Path]:
+def finished(tmp_path_factory: pytest.TempPathFactory) -> Path:
     """A folder in which prepare, dump and head have run: not to be changed."""
-    folder = tmp_path_factory.mktemp("finished")
-    with pytest.MonkeyPatch.context() as patch:
-        patch.chdir(folder)
-        params = params_of()
-        prepare(params)
-        dump(params)
-        head(params)
-        yield folder
+    return run_stage_one(tmp_path_factory.mktemp("finished"), params_of)
 
 
 @pytest.fixture
 def project(finished: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
-    """A copy of the finished folder that a test may change, and stands in."""
-    folder = tmp_path / "project"
-    shutil.copytree(finished, folder)
-    monkeypatch.chdir(folder)
-    return folder
+    return enter_copy(finished, tmp_path / "project", monkeypatch)
 
 
 @pytest.fixture
@@ -570,7 +545,7 @@ def test_a_span_too_large_for_8_bits_stops_the_dump_too(finished: Path, tmp_path
             "kinds": {"views": {}, "logits": logits}}  # fmt: skip
     place = next(places(spec))
     collector = Collector(spec, split, place)
-    batch = show_batch(split, place, slice(0, 12), params_of().views, 8)
+    batch = show_batch(split, place, slice(0, 12), load_params(finished / "params.yaml").views, 8)
     values = torch.zeros(12, 3)
     values[7] = torch.tensor([-3e38, 0, 3e38])  # each is a float32, their difference is none
     collector.add(batch, Answers(values, {}))

@@ -4,10 +4,9 @@ One line that says what to do, exit code 1, and nothing on disk is changed.
 """
 
 import json
-import os
 import re
 import shutil
-from collections.abc import Callable, Iterator
+from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
@@ -16,13 +15,12 @@ import pytest
 from caches import files_under, mentee
 from killing import prepare_small, set_params
 from projects import shell
+from stage_one import enter_copy, run_stage_one
 
 from pipeline.cache.schema import fingerprint
 from pipeline.cache.shard import open_shard, write_shard
 from pipeline.files import digest_file, read_json, write_json
-from pipeline.params import load_params
-from pipeline.stages.dump import dump
-from pipeline.stages.head import head
+from pipeline.params import Params, load_params
 from pipeline.stages.prepare import prepare
 
 FEATURES = Path("data/cache/labelled/features/pooled")  # what both commands read
@@ -36,29 +34,21 @@ FEW_STEPS: dict[str, Any] = {
 }
 
 
+def few_steps() -> Params:
+    prepare_small(Path())
+    set_params(Path(), **FEW_STEPS)
+    return load_params()
+
+
 @pytest.fixture(scope="module")
-def finished(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Path]:
+def finished(tmp_path_factory: pytest.TempPathFactory) -> Path:
     """A folder in which prepare, dump and head have run: not to be changed."""
-    folder, here = tmp_path_factory.mktemp("finished"), Path.cwd()
-    prepare_small(folder)
-    try:
-        set_params(folder, **FEW_STEPS)
-        params = load_params()
-        prepare(params)
-        dump(params)
-        head(params)
-    finally:
-        os.chdir(here)
-    return folder
+    return run_stage_one(tmp_path_factory.mktemp("finished"), few_steps)
 
 
 @pytest.fixture
 def project(finished: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
-    """A copy of the finished folder that a test may change, and stands in."""
-    folder = tmp_path / "project"
-    shutil.copytree(finished, folder)
-    monkeypatch.chdir(folder)
-    return folder
+    return enter_copy(finished, tmp_path / "project", monkeypatch)
 
 
 def refusal(*command: str) -> str:

@@ -9,18 +9,9 @@ from collections.abc import Iterator
 from pathlib import Path
 
 import pytest
-from killing import copy_prepared, prepare_small, set_params
+from killing import copy_prepared, set_params
 
 from pipeline.cache.shard import check_shard, open_shard
-
-
-@pytest.fixture(scope="module")
-def prepared(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    """Images, a teacher and params; never dumped in."""
-    folder, here = tmp_path_factory.mktemp("prepared"), Path.cwd()
-    prepare_small(folder)
-    os.chdir(here)
-    return folder
 
 
 @pytest.fixture

@@ -9,22 +9,13 @@ from tempfile import TemporaryDirectory
 
 import numpy as np
 import pytest
-from killing import Dumps, cache_files, copy_prepared, prepare_small, set_params
+from killing import Dumps, cache_files, copy_prepared, set_params
 
 from pipeline.stages.dump import AHEAD, BATCH_SIZE
 
 KILLS = 50
 SHARD = -(-150 // BATCH_SIZE)  # batches that fill the shards of a place
 QUEUE = AHEAD + 2  # batches that wait, one that is being added and one that waits to join them
-
-
-@pytest.fixture(scope="module")
-def prepared(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    """Images, a teacher and params; never dumped in."""
-    folder, here = tmp_path_factory.mktemp("prepared"), Path.cwd()
-    prepare_small(folder)
-    os.chdir(here)
-    return folder
 
 
 @pytest.fixture(scope="module")
@@ -163,11 +154,8 @@ def test_dumps_with_another_number_of_threads_show_the_same_views(
 def test_more_views_leave_old_shards_as_they_are_and_answer_only_what_is_missing(
     prepared: Path, dumps: Dumps, scratch_is_gone: bool
 ) -> None:
-    folder = copy_prepared(prepared, dumps.root / f"grown-{scratch_is_gone}")
-    dumps.run(folder)
+    folder = dumped(prepared, dumps, f"grown-{scratch_is_gone}", scratch_is_gone)
     before, batches = shards_of(folder), dumps.answered(folder)
-    if scratch_is_gone:  # on another machine, after `dvc pull`
-        shutil.rmtree(folder / ".work")
     set_params(folder, views={"labelled": 3})
     dumps.run(folder)
     after = shards_of(folder)
@@ -180,11 +168,8 @@ def test_more_views_leave_old_shards_as_they_are_and_answer_only_what_is_missing
 def test_one_more_tap_leaves_old_shards_as_they_are(
     prepared: Path, dumps: Dumps, scratch_is_gone: bool
 ) -> None:
-    folder = copy_prepared(prepared, dumps.root / f"tapped-{scratch_is_gone}")
-    dumps.run(folder)
+    folder = dumped(prepared, dumps, f"tapped-{scratch_is_gone}", scratch_is_gone)
     before, batches = shards_of(folder), dumps.answered(folder)
-    if scratch_is_gone:
-        shutil.rmtree(folder / ".work")
     set_params(folder, teacher={"taps": {"early": {"module": "layer1", "grid": 1}}})
     dumps.run(folder)
     after = shards_of(folder)
@@ -194,6 +179,14 @@ def test_one_more_tap_leaves_old_shards_as_they_are(
     set_params(folder)
     dumps.run(folder)
     assert dumps.answered(folder) == 2 * batches, "params that are turned back need nothing"
+
+
+def dumped(prepared: Path, dumps: Dumps, name: str, scratch_is_gone: bool) -> Path:
+    folder = copy_prepared(prepared, dumps.root / name)
+    dumps.run(folder)
+    if scratch_is_gone:  # as on another machine, after `dvc pull`
+        shutil.rmtree(folder / ".work")
+    return folder
 
 
 def shards_of(folder: Path) -> dict[str, bytes]:
