@@ -25,7 +25,7 @@ from pipeline.cache.schema import (
     parse_manifest,
     read_bounded_json,
 )
-from pipeline.cache.shard import UNREADABLE, read_attribute, write_shard
+from pipeline.cache.shard import LIBVER, UNREADABLE, read_attribute, write_shard
 from pipeline.cache.writer import write_manifest
 from pipeline.errors import MenteeError, reason
 from pipeline.files import digest_file, write_json, written_whole
@@ -44,7 +44,7 @@ def pack_kind(folder: Path, manifest: Manifest, target: Path) -> None:
         place = manifest.place(entry)
         shard = open_kind_shard(folder, manifest, place)
         path = place.path(target)
-        with written_whole(path) as partial, h5py.File(partial, "w") as file:
+        with written_whole(path) as partial, h5py.File(partial, "w", libver=LIBVER) as file:
             file.attrs["max_error"] = shard.max_error
             for name, array in shard.arrays.items():
                 if name != CHECKSUMS:

@@ -7,7 +7,7 @@ from pathlib import Path
 import h5py
 import numpy as np
 import pytest
-from caches import files_under, make_cache, mentee
+from caches import cache_spec, files_under, make_cache, mentee
 
 from pipeline.files import digest_file, read_json, write_json
 
@@ -31,12 +31,22 @@ def test_unpacking_gives_every_file_back_byte_for_byte(
     assert files_under(tmp_path / "back") == files_under(cache)
 
 
-def test_an_archive_is_plain_hdf5_in_gzip_chunks_and_smaller(cache: Path, archive: Path) -> None:
-    sizes = [sum(map(len, files_under(folder).values())) for folder in (cache, archive)]
-    assert sizes[1] < sizes[0]
+def test_an_archive_is_plain_hdf5_in_gzip_chunks(archive: Path) -> None:
     with h5py.File(archive / "features/late/v000/p00000.h5") as file:
         assert file["values"].compression == "gzip"
         assert file["values"].shape == (20, 700)
+
+
+def test_answers_of_many_images_become_smaller(tmp_path: Path) -> None:
+    """Normal numbers in 8 bits hold 7.2 bits each, and headers are nothing beside them."""
+    spec = cache_spec(rows=3000, rows_per_shard=1500)
+    cache = make_cache(tmp_path / "labelled", spec)
+    assert mentee("cache", "pack", cache, tmp_path / "archive").exit_code == 0
+    sizes = [
+        sum(map(len, files_under(folder / "features").values()))
+        for folder in (cache, tmp_path / "archive")
+    ]
+    assert sizes[1] < 0.95 * sizes[0]
 
 
 def test_a_packed_cache_says_that_it_must_be_unpacked(archive: Path) -> None:
