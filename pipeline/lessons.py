@@ -21,6 +21,7 @@ from pipeline.views import draw, pixel_digests, replay
 
 CACHE = Path("data/cache")
 REPLAYED_AT_OPENING = 32  # views that are drawn again and compared with what the teacher saw
+ANSWERS_AT_OPENING = 1000  # plain images whose answers are compared with their labels
 
 
 class Lessons:
@@ -111,6 +112,8 @@ def mentored_lessons(
             f"{len(split.class_names)}: run `mentee head` with head.fit true"
         )
     check_replay(split, views)
+    if logits:
+        check_answers(split, logits)
     regions = np.stack([views.view(view, REGIONS) for view in range(views.views)])
     resident = memory_for_answers(device, resident_share)
     return Lessons(split, regions, logits, features, input_size, device, resident)
@@ -151,6 +154,25 @@ def check_replay(split: Split, views: Kind) -> None:
             f"{views.folder}: view {view} of {sample} replays to other pixels than the teacher "
             f"saw ({len(wrong)} of {len(rows)} tried): use the library versions of the dump, or "
             f"dump again"
+        )
+
+
+def check_answers(split: Split, logits: Kind) -> None:
+    """Compare the teacher's accuracy on plain labelled images with what its head recorded.
+
+    Answers out of order are right by chance only; a lossy encoding moves few of them.
+    """
+    head = logits.spec.get("head")
+    recorded = head.get("labelled_accuracy") if isinstance(head, dict) else None
+    if not isinstance(recorded, float) or split.name != "labelled":
+        return  # a teacher that spoke the task's classes already, or several that were merged
+    rows = np.random.default_rng(0).permutation(len(split))[:ANSWERS_AT_OPENING]
+    answers = logits.gather(np.zeros_like(rows), rows).argmax(1)
+    accuracy = float((answers == split.labels[rows]).mean())
+    if accuracy < (recorded + 1 / len(split.class_names)) / 2:
+        raise MenteeError(
+            f"{logits.folder} answers {accuracy:.0%} of the labelled images rightly, its head had "
+            f"{recorded:.0%}: its answers are out of order, fetch it again or run `mentee head`"
         )
 
 

@@ -270,6 +270,21 @@ def test_a_view_that_is_not_what_the_teacher_saw_is_found_by_replaying(
     assert "replays to other pixels than the teacher saw" in text
 
 
+def test_answers_out_of_order_are_refused(project: Path) -> None:
+    """Each file is whole and fits the images; only what the teacher said of them tells."""
+    folder = project / "data/cache/labelled/task_logits"
+    recorded = Kind(folder).spec["head"]["labelled_accuracy"]
+    logits, split = Kind(folder).view(0), split_of(project)
+    assert recorded == (logits.argmax(1) == split.labels).mean() > 0.8
+
+    def change(arrays: dict[str, np.ndarray], _spec: dict[str, Any]) -> None:
+        arrays["values"] = np.roll(arrays["values"], 1, axis=1)
+
+    rewrite(folder, change)
+    text = refusal(lambda: lessons_of(project))
+    assert "of the labelled images rightly, its head had" in text
+
+
 @pytest.mark.parametrize("kind", ["task_logits", "features/pooled"])
 @pytest.mark.parametrize("block", ["views", "teacher"])
 def test_answers_of_another_dump_than_the_views_are_refused(

@@ -26,8 +26,9 @@ def head(params: Params) -> None:
     splits = {name: read_split(PREPARED_FILE, name) for name in SPLITS}
     if params.head.fit:
         chosen = fit(params, splits["labelled"], splits["validation"])
+        accuracy = plain_accuracy(params, splits["labelled"], chosen)
         for split in track(splits.values(), "head's logits", len(splits)):
-            write_task_logits(params, split, chosen)
+            write_task_logits(params, split, chosen, accuracy)
     else:
         for split in splits.values():
             take_over_logits(split)
@@ -53,7 +54,15 @@ def fit(params: Params, labelled: Split, validation: Split) -> LinearHead:
     return fit_head(features, labels, plain, validation.labels, mean, std, strengths)
 
 
-def write_task_logits(params: Params, split: Split, chosen: LinearHead) -> None:
+def plain_accuracy(params: Params, labelled: Split, chosen: LinearHead) -> float:
+    """How often the head is right about the plain images that it was fitted on."""
+    features = open_kind(CACHE, labelled, schema.features_kind(params.head.tap)).view(0)
+    return score(chosen.logits(features), labelled.labels)["accuracy"]
+
+
+def write_task_logits(
+    params: Params, split: Split, chosen: LinearHead, labelled_accuracy: float
+) -> None:
     """The head's logits for every view of a split, in shards beside the features."""
     if not len(split):
         (CACHE / split.name / schema.TASK_LOGITS).mkdir(parents=True, exist_ok=True)
@@ -67,6 +76,7 @@ def write_task_logits(params: Params, split: Split, chosen: LinearHead) -> None:
             "features": features.fingerprint,
             "inverse_regularisation": chosen.inverse_regularisation,
             "sha256": digest,
+            "labelled_accuracy": labelled_accuracy,
         },
         "kinds": {
             schema.TASK_LOGITS: {
