@@ -23,6 +23,7 @@ def size(folder: Path, scale: float = 1.0) -> list[Row]:
         "float16": stored_bytes(folder / "float16", shapes, rows, "float16", "float16"),
         "8 bits": stored_bytes(folder / "uint8", shapes, rows, "uint8", "uint8"),
         "8 bits + top 10": stored_bytes(folder / "top10", shapes, rows, "top10", "uint8"),
+        "4 bits + top 10": stored_bytes(folder / "uint4", shapes, rows, "top10", "uint4"),
     }
     sample = {
         name: torch.from_numpy(random_answers(shape, 1, 0)[0]) for name, shape in shapes.items()
@@ -36,6 +37,8 @@ def size(folder: Path, scale: float = 1.0) -> list[Row]:
         ("8 bits", "float16", None),
         ("8 bits + top 10", "float16", 0.3),
         ("8 bits + top 10", "float32, torch.save", None),
+        ("4 bits + top 10", "float16", 0.3),
+        ("4 bits + top 10", "float32, torch.save", None),
     ):
         measured = f"{bytes_of[name]:,.0f} against {bytes_of[other]:,.0f} bytes"
         ratio = bytes_of[name] / bytes_of[other]

@@ -58,7 +58,7 @@ class Teacher(Block):
 
 class Cache(Block):
     logits: str = Field(pattern=r"^(float16|float32|uint8|top[1-9]\d{0,3})$")
-    features: Literal["float16", "float32", "uint8"]
+    features: Literal["float16", "float32", "uint8", "uint4"]
     rows_per_shard: int = Field(ge=1)
 
 

@@ -162,7 +162,7 @@ def test_without_a_published_cache_gc_removes_nothing(project: Path) -> None:
 # Where answers lie, and how they are stored
 
 
-@pytest.mark.parametrize("stored", ["float16", "float32", "uint8"])
+@pytest.mark.parametrize("stored", ["float16", "float32", "uint8", "uint4"])
 def test_answers_held_on_the_device_are_those_of_the_maps(
     project: Path, monkeypatch: pytest.MonkeyPatch, stored: str
 ) -> None:

@@ -1,4 +1,4 @@
-"""How answers are stored: as floats, in 8 bits, or the largest few of a row.
+"""How answers are stored: as floats, in 8 or 4 bits, or the largest few of a row.
 
 An encoding turns float32 answers `(n, ...)` into the arrays of a shard and back. `layout` says
 what those arrays are, so that a reader knows what to expect before it opens a file.
@@ -15,7 +15,6 @@ from pipeline.cache.schema import CHANNEL_OFFSET, CHANNEL_SCALE, VALUES
 Arrays = dict[str, np.ndarray]
 SCALE, OFFSET = "scale", "offset"
 CLASSES, REST = "classes", "rest"
-LEVELS = 255
 # A list of few of many classes decodes to far more bytes than it has, and may be a stranger's.
 MAX_CLASSES, MAX_DECODED_BYTES = 1 << 20, 4 << 30
 
@@ -88,6 +87,7 @@ class AffinePerRow(_Decoding):
     """
 
     scale, offset = SCALE, OFFSET
+    levels = 255
 
     def __init__(self, shape: tuple[int, ...]):
         self.layout = {VALUES: Layout(np.dtype("u1"), shape), **self._numbers(shape)}
@@ -100,11 +100,11 @@ class AffinePerRow(_Decoding):
         values = values.astype(np.float64)
         axes = self._axes(values)
         low, high = values.min(axes), values.max(axes)
-        scale, offset = ((high - low) / LEVELS).astype("<f4"), low.astype("<f4")
+        scale, offset = ((high - low) / self.levels).astype("<f4"), low.astype("<f4")
         step = np.where(scale > 0, scale, 1).astype(np.float64)
         number = (values - self._spread(offset, values)) / self._spread(step, values)
         number = np.where(self._spread(scale, values) > 0, number, 0)
-        values = np.rint(number).clip(0, LEVELS).astype("u1")
+        values = np.rint(number).clip(0, self.levels).astype("u1")
         return {VALUES: values, self.scale: scale, self.offset: offset}
 
     def decode(self, arrays: Arrays) -> np.ndarray:
@@ -115,7 +115,7 @@ class AffinePerRow(_Decoding):
 
     def check(self, arrays: Arrays) -> None:
         with np.errstate(over="ignore", invalid="ignore"):
-            largest = LEVELS * arrays[self.scale] + arrays[self.offset]
+            largest = self.levels * arrays[self.scale] + arrays[self.offset]
         if not np.isfinite(largest).all():
             raise ValueError(f"{self.scale} and {self.offset} are not finite")
 
@@ -141,6 +141,30 @@ class AffinePerChannel(AffinePerRow):
     def _spread(self, numbers: np.ndarray, values: np.ndarray) -> np.ndarray:
         # Channels are the second axis; gathered rows bring the numbers of their own shards.
         return numbers.reshape(*numbers.shape, *(1 for _ in values.shape[2:]))
+
+
+class PackedPerChannel(AffinePerChannel):
+    """The same in 4 bits: a byte holds two values of a row, the first in its low half."""
+
+    levels = 15
+
+    def __init__(self, shape: tuple[int, ...]):
+        super().__init__(shape)
+        self.shape = shape
+        self.layout[VALUES] = Layout(np.dtype("u1"), ((prod(shape) + 1) // 2,))
+
+    def encode(self, values: np.ndarray) -> Arrays:
+        arrays = super().encode(values)
+        numbers = arrays[VALUES].reshape(len(values), -1)
+        packed = numbers[:, 0::2].copy()
+        packed[:, : prod(self.shape) // 2] |= numbers[:, 1::2] << 4
+        return arrays | {VALUES: packed}
+
+    def decode(self, arrays: Arrays) -> np.ndarray:
+        packed = arrays[VALUES]
+        numbers = np.stack([packed & 15, packed >> 4], axis=2).reshape(len(packed), -1)
+        numbers = numbers[:, : prod(self.shape)].reshape(-1, *self.shape)
+        return super().decode(arrays | {VALUES: numbers})
 
 
 class TopK:
@@ -192,7 +216,7 @@ class TopK:
 
 
 FLOATS = ("float16", "float32")
-PER_ROW, PER_CHANNEL = "uint8 per row", "uint8 per channel"
+PER_ROW, PER_CHANNEL, PACKED = "uint8 per row", "uint8 per channel", "uint4 per channel"
 
 
 def logits_encoding(chosen: str, classes: int) -> str:
@@ -207,7 +231,7 @@ def logits_encoding(chosen: str, classes: int) -> str:
 
 def features_encoding(chosen: str) -> str:
     """What a spec says where params say `cache.features: chosen`."""
-    return PER_CHANNEL if chosen == "uint8" else chosen
+    return {"uint8": PER_CHANNEL, "uint4": PACKED}.get(chosen, chosen)
 
 
 def encoding_of(described: dict[str, Any]) -> Encoding:
@@ -219,6 +243,8 @@ def encoding_of(described: dict[str, Any]) -> Encoding:
         return AffinePerRow(shape)
     if name == PER_CHANNEL:
         return AffinePerChannel(shape)
+    if name == PACKED:
+        return PackedPerChannel(shape)
     if name.startswith("top") and name[3:].isdecimal() and len(shape) == 1:
         k = int(name[3:])
         if 0 < k < shape[0] <= MAX_CLASSES:

@@ -12,6 +12,7 @@ from hypothesis.extra import numpy as arrays_of
 
 from pipeline.cache import schema
 from pipeline.cache.encodings import (
+    PACKED,
     PER_CHANNEL,
     PER_ROW,
     Encoding,
@@ -24,7 +25,8 @@ from pipeline.cache.reader import Kind
 
 LARGEST = float(np.finfo("<f4").max) / 4  # a range that float32 can still express
 SHAPES = arrays_of.array_shapes(min_dims=2, max_dims=4, max_side=6)
-NAMES = ["float16", "float32", PER_ROW, PER_CHANNEL]
+SCALED = [PER_ROW, PER_CHANNEL, PACKED]
+NAMES = ["float16", "float32", *SCALED]
 
 
 def floats(largest: float) -> st.SearchStrategy[float]:
@@ -78,8 +80,8 @@ def test_float16_rounds_to_eleven_bits(values: np.ndarray) -> None:
 
 
 @settings(deadline=None, max_examples=200)
-@given(values=rows_of(), name=st.sampled_from([PER_ROW, PER_CHANNEL]))
-def test_8_bits_are_off_by_half_a_scale_at_most(values: np.ndarray, name: str) -> None:
+@given(values=rows_of(), name=st.sampled_from(SCALED))
+def test_8_and_4_bits_are_off_by_half_a_scale_at_most(values: np.ndarray, name: str) -> None:
     arrays, decoded = assert_held_as_said(name, values)
     scale = arrays.get("scale", arrays.get("channel_scale")).astype(np.float64)
     if name == PER_ROW:
@@ -89,6 +91,15 @@ def test_8_bits_are_off_by_half_a_scale_at_most(values: np.ndarray, name: str) -
     # float32 rounds the scale, of which up to 255 are counted, their product and the sum.
     rounding = 255 * np.spacing(scale.astype("<f4")) + 3 * np.spacing(np.abs(values).max())
     assert (error_of(decoded, values) <= scale / 2 + rounding).all()
+
+
+def test_4_bits_take_half_a_byte_a_value_and_keep_their_order() -> None:
+    values = np.arange(15, dtype="<f4").reshape(1, 15).repeat(2, axis=0)
+    values[1] = 15 - values[1]
+    arrays, decoded = assert_held_as_said(PACKED, np.concatenate([values * 0, values + 0.0]))
+    assert arrays["values"].shape == (4, 8), "fifteen values"
+    np.testing.assert_allclose(decoded[2:], values, atol=0.5)
+    assert (decoded[:2] == 0).all()
 
 
 @pytest.mark.parametrize("name", NAMES)
@@ -103,9 +114,9 @@ def test_constant_rows_come_back_as_they_were(
     np.testing.assert_array_equal(decoded, values)
 
 
-@pytest.mark.parametrize("name", [PER_ROW, PER_CHANNEL])
+@pytest.mark.parametrize("name", SCALED)
 @pytest.mark.parametrize("size", [1e-44, 1e-38, 1e-30, 1e30, LARGEST])
-def test_the_smallest_and_the_largest_of_8_bits_come_back(name: str, size: float) -> None:
+def test_the_smallest_and_the_largest_of_8_and_4_bits_come_back(name: str, size: float) -> None:
     values = np.array([[-size, size], [size, -size]], dtype="<f4")
     _, decoded = assert_held_as_said(name, values)
     np.testing.assert_allclose(decoded, values, rtol=1e-5, atol=2e-43)
@@ -264,7 +275,11 @@ def test_what_params_choose_for_logits(chosen: str, classes: int, expected: str)
 
 
 def test_what_params_choose_for_features() -> None:
-    assert [features_encoding(name) for name in ("uint8", "float16")] == [PER_CHANNEL, "float16"]
+    assert [features_encoding(name) for name in ("uint8", "uint4", "float16")] == [
+        PER_CHANNEL,
+        PACKED,
+        "float16",
+    ]
 
 
 @pytest.mark.parametrize(
@@ -282,7 +297,8 @@ def test_a_name_that_means_nothing_is_refused(name: str, shape: list[int]) -> No
 @pytest.mark.parametrize(
     ("name", "array", "number"),
     [("top2", "classes", 5), (PER_ROW, "scale", np.inf), (PER_ROW, "offset", np.nan),
-     (PER_ROW, "scale", 3e38), (PER_CHANNEL, "channel_scale", np.nan)],
+     (PER_ROW, "scale", 3e38), (PER_CHANNEL, "channel_scale", np.nan),
+     (PACKED, "channel_offset", np.inf)],
 )  # fmt: skip
 def test_numbers_that_cannot_be_decoded_are_refused(name: str, array: str, number: float) -> None:
     values = np.zeros((3, 5), dtype="<f4")

@@ -696,8 +696,9 @@ def top(k: int, classes: int, last: int, dtype: str) -> tuple[dict[str, Any], di
 
 def scaled(name: str, scale: float, offset: float) -> tuple[dict[str, Any], dict[str, Any]]:
     rows, prefix = (20, "") if name == "uint8 per row" else (7, "channel_")
+    row_bytes = 4 if name == "uint4 per channel" else 7
     arrays = {
-        "values": np.zeros((20, 7), "u1"), f"{prefix}scale": np.full(rows, scale, "<f4"),
+        "values": np.zeros((20, row_bytes), "u1"), f"{prefix}scale": np.full(rows, scale, "<f4"),
         f"{prefix}offset": np.full(rows, offset, "<f4"),
     }  # fmt: skip
     return {"encoding": name, "shape": [7]}, arrays
@@ -708,7 +709,8 @@ def scaled(name: str, scale: float, offset: float) -> tuple[dict[str, Any], dict
     [
         top(2, 2**31 - 1, 0, "<u4"), top(1, 1 << 28, 0, "<u4"), top(2, 5, 5, "<u2"),
         top(2, 5, 65_535, "<u2"),
-        *(scaled(name, *numbers) for name in ("uint8 per row", "uint8 per channel")
+        *(scaled(name, *numbers)
+          for name in ("uint8 per row", "uint8 per channel", "uint4 per channel")
           for numbers in ((np.nan, 0), (0, np.inf), (3e38, 3e38))),
     ],
     ids=lambda content: content[0]["encoding"],
