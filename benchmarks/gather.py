@@ -1,7 +1,9 @@
 """Random rows of random views: our reader against RAM, h5py, a file a sample and gzip."""
 
+import shutil
 import statistics
 import time
+from collections import defaultdict
 from collections.abc import Callable
 from pathlib import Path
 
@@ -30,21 +32,32 @@ def gather(folder: Path, scale: float = 1.0) -> list[Row]:
     for size, shape in SHAPES.items():
         rows = max(int(ROWS[size] * scale), 8)
         spec = spec_of(shape, rows, rows_per_shard=-(-rows // PARTS))
-        array = write_kind(folder / size / "ours", spec)
-        kind = Kind(folder / size / "ours")
-        flat = array.reshape(-1, *shape)
-        fast: dict[str, Read] = {
-            "ours": kind.gather,
-            "array": lambda views, rows, array=array: array[views, rows],
-            "take": lambda views, rows, flat=flat, n=rows: flat.take(views * n + rows, axis=0),
-        }
+        times: dict[str, list[float]] = defaultdict(list)
+        many = max(int(FAST[size] * scale), 2)
+        for number in range(ROUNDS):
+            # Written anew: where the system puts files and arrays, and on pages of which size,
+            # moves a round of large rows by a fifth either way.
+            home = folder / size / str(number)
+            array = write_kind(home / "ours", spec)
+            kind = Kind(home / "ours")
+            flat = array.reshape(-1, *shape)
+            fast: dict[str, Read] = {
+                "ours": kind.gather,
+                "array": lambda views, rows, array=array: array[views, rows],
+                "take": lambda views, rows, flat=flat, n=rows: flat.take(views * n + rows, axis=0),
+            }
+            check_alike([*fast.values()], rows)
+            time_each(fast, many, rows, times)
+            if number < ROUNDS - 1:
+                shutil.rmtree(home)
         slow: dict[str, Read] = {"h5py": read_h5py(kind)}
         if torchdistill := write_torchdistill(folder / size / "files", array):
             slow["torchdistill"] = torchdistill
         slowest = {"gzip": read_gzip(folder / size / "gzip", array)} if size == "4 KB" else {}
-        check_alike([*fast.values(), *slow.values(), *slowest.values()], rows)
-        many = max(int(FAST[size] * scale), 2)
-        times = time_each([(fast, many), (slow, SLOW), (slowest, SLOWEST)], rows)
+        check_alike([kind.gather, *slow.values(), *slowest.values()], rows)
+        for _ in range(ROUNDS):
+            time_each(slow, SLOW, rows, times)
+            time_each(slowest, SLOWEST, rows, times)
         made += rows_of(size, times)
     return made
 
@@ -82,27 +95,26 @@ def check_alike(readers: list[Read], rows: int) -> None:
         np.testing.assert_array_equal(other, first)
 
 
-def time_each(groups: list[tuple[dict[str, Read], int]], rows: int) -> dict[str, list[float]]:
-    """Seconds a batch by reader, a median a round; readers of a group take turns batch by batch.
+def time_each(
+    readers: dict[str, Read], batches: int, rows: int, times: dict[str, list[float]]
+) -> None:
+    """Add a median of seconds a batch to each reader's times; they take turns batch by batch.
 
     Everyone draws batches of their own: nobody finds in the processor's cache what another read.
     """
     generator = np.random.default_rng(0)
-    times: dict[str, list[float]] = {name: [] for group, _ in groups for name in group}
-    for number in range(ROUNDS + 1):
-        for group, batches in groups:
-            spent: dict[str, list[float]] = {name: [] for name in group}
-            for _ in range(batches):
-                for name in generator.permutation(list(group)):
-                    views = generator.integers(VIEWS, size=BATCH)
-                    chosen = generator.integers(rows, size=BATCH)
-                    start = time.perf_counter()
-                    group[name](views, chosen)
-                    spent[name].append(time.perf_counter() - start)
-            if number:  # the first round warms up
-                for name in group:
-                    times[name].append(statistics.median(spent[name]))
-    return times
+    for is_warm in (False, True):
+        spent: dict[str, list[float]] = {name: [] for name in readers}
+        for _ in range(batches):
+            for name in generator.permutation(list(readers)):
+                views = generator.integers(VIEWS, size=BATCH)
+                chosen = generator.integers(rows, size=BATCH)
+                start = time.perf_counter()
+                readers[name](views, chosen)
+                spent[name].append(time.perf_counter() - start)
+        if is_warm:
+            for name in readers:
+                times[name].append(statistics.median(spent[name]))
 
 
 def read_h5py(kind: Kind) -> Read:
