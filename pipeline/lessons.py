@@ -4,8 +4,9 @@ Images and regions lie on the device, and so do the teacher's answers where they
 are gathered from memory maps.
 """
 
-from collections.abc import Iterator
+import json
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import torch
@@ -15,6 +16,7 @@ from pipeline.cache.reader import Kind
 from pipeline.cache.schema import MANIFEST, PIXELS, REGIONS, TASK_LOGITS, VIEWS, features_kind
 from pipeline.errors import MenteeError
 from pipeline.mentoring.objective import Batch
+from pipeline.mentoring.schedules import Knots, value_at
 from pipeline.params import Views
 from pipeline.prepared import Split
 from pipeline.views import draw, pixel_digests, replay
@@ -40,8 +42,8 @@ class Lessons:
         self.logits, self.features = logits, features
         self.input_size, self.device = input_size, device
         self._held: dict[Kind, torch.Tensor] = {}
-        kinds = [*([logits] if logits else []), *features.values()]
-        for kind in sorted(kinds, key=lambda kind: kind.decoded_bytes):
+        self.kinds = [*([logits] if logits else []), *features.values()]
+        for kind in sorted(self.kinds, key=lambda kind: kind.decoded_bytes):
             if kind.decoded_bytes <= resident_bytes:
                 self._held[kind] = load(kind, device)
                 resident_bytes -= kind.decoded_bytes
@@ -176,37 +178,60 @@ def check_answers(split: Split, logits: Kind) -> None:
         )
 
 
-def shuffled(size: int, generator: np.random.Generator) -> Iterator[int]:
-    """0 .. size - 1 in random order, again and again: every sample as often as every other."""
-    while True:
-        yield from generator.permutation(size).tolist()
+class Shuffle:
+    """Rows in random order, again and again: every sample as often as every other."""
+
+    def __init__(self, size: int, generator: np.random.Generator):
+        self.size, self._generator = size, generator
+        self.left = np.empty(0, dtype=np.int64)  # of the order that is being dealt
+
+    def take(self, count: int) -> np.ndarray:
+        dealt = [self.left[:count]]
+        self.left = self.left[count:]
+        while missing := count - sum(map(len, dealt)):
+            order = self._generator.permutation(self.size)
+            dealt.append(order[:missing])
+            self.left = order[missing:]
+        return np.concatenate(dealt)
 
 
 class Mixture:
     """Batches of a fixed size: labelled samples first, then unlabelled ones, in random views."""
 
     def __init__(
-        self, labelled: Lessons, unlabelled: Lessons | None, share: float, batch_size: int,
+        self, labelled: Lessons, unlabelled: Lessons | None, share: Knots, batch_size: int,
         seed: int,
     ):  # fmt: skip
-        """`share` of every batch is unlabelled; at least one sample is labelled."""
-        from_unlabelled = min(round(share * batch_size), batch_size - 1) if unlabelled else 0
+        """`share` of every batch is unlabelled, as it moves over training; one sample never is."""
+        self.share, self.batch_size = share, batch_size
         self._generator = np.random.default_rng(seed)
-        parts = [(labelled, batch_size - from_unlabelled)]
-        if unlabelled and from_unlabelled:
-            parts.append((unlabelled, from_unlabelled))
-        self._parts = [
-            (lessons, shuffled(len(lessons.split), self._generator), count)
-            for lessons, count in parts
-        ]
+        self._lessons = [labelled, *([unlabelled] if unlabelled else [])]
+        self._orders = [Shuffle(len(part.split), self._generator) for part in self._lessons]
 
-    def next(self) -> Batch:
+    def next(self, t: float) -> Batch:
+        """The batch at the share t of training, 0 .. 1."""
+        wanted = round(value_at(self.share, t) * self.batch_size) if len(self._lessons) > 1 else 0
+        from_unlabelled = min(wanted, self.batch_size - 1)
+        counts = (self.batch_size - from_unlabelled, from_unlabelled)
         batches = []
-        for lessons, order, count in self._parts:
-            rows = np.fromiter(order, dtype=np.int64, count=count)
-            views = self._generator.integers(lessons.views, size=count)
-            batches.append(lessons.batch(rows, views))
+        for lessons, order, count in zip(self._lessons, self._orders, counts, strict=False):
+            if count:
+                rows = order.take(count)
+                views = self._generator.integers(lessons.views, size=count)
+                batches.append(lessons.batch(rows, views))
         return batches[0] if len(batches) == 1 else _joined(*batches)
+
+    def state_dict(self) -> dict[str, Any]:
+        """Where in its random order it stands."""
+        return {
+            "generator": json.dumps(self._generator.bit_generator.state),
+            "left": [torch.from_numpy(order.left) for order in self._orders],
+        }
+
+    def load_state_dict(self, state: dict[str, Any]) -> None:
+        self._generator.bit_generator.state = json.loads(state["generator"])
+        for order, left in zip(self._orders, state["left"], strict=True):
+            order.left = left.numpy()
 
 
 def _joined(labelled: Batch, unlabelled: Batch) -> Batch:

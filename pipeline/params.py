@@ -4,7 +4,15 @@ from collections.abc import Iterator
 from pathlib import Path
 from typing import Annotated, Any, Literal
 
-from pydantic import AfterValidator, BaseModel, ConfigDict, Field, ValidationError, model_validator
+from pydantic import (
+    AfterValidator,
+    BaseModel,
+    BeforeValidator,
+    ConfigDict,
+    Field,
+    ValidationError,
+    model_validator,
+)
 from ruamel.yaml import YAML
 from ruamel.yaml.error import YAMLError
 
@@ -20,6 +28,7 @@ Seed = Annotated[int, Field(ge=0, lt=2**32)]
 Knot = Annotated[
     tuple[Fraction, Annotated[float, Field(ge=0, allow_inf_nan=False)]], Field(strict=False)
 ]
+Knots = Annotated[list[Knot], Field(min_length=1)]
 
 
 class Block(BaseModel):
@@ -88,25 +97,42 @@ class Student(Block):
 class Training(Block):
     steps: int = Field(ge=2)
     batch_size: int = Field(ge=2)
+    optimizer: Literal["adamw", "sgd"] = "adamw"
+    schedule: Literal["one_cycle", "cosine", "step"] = "one_cycle"
     learning_rate: float = Field(gt=0, le=10)
     weight_decay: float = Field(ge=0, le=10)
     warmup: float = Field(gt=0, lt=1)
+    gradient_clip: Annotated[float, Field(gt=0)] | None = None
+    weight_average: float = Field(ge=0, lt=1, default=0.0)
     validations: int = Field(ge=1)
+
+    @model_validator(mode="after")
+    def _both_halves_of_a_cycle_have_steps(self) -> "Training":
+        if self.schedule == "one_cycle" and not 1 < self.warmup * self.steps < self.steps - 1:
+            raise ValueError(
+                f"warmup: {self.warmup} of {self.steps} steps leaves no step to rise or none to "
+                f"fall: take more steps, or another share"
+            )
+        return self
+
+
+def _check_times(name: str, knots: list[tuple[float, float]]) -> None:
+    times = [t for t, _ in knots]
+    if times != sorted(set(times)):
+        raise ValueError(f"the knots of {name} must have increasing times, not {times}")
 
 
 class Mode(Block):
     """How the weights of the three loss terms move over training."""
 
-    alpha: list[Knot] = Field(min_length=1)
-    beta: list[Knot] = Field(min_length=1)
-    gamma: list[Knot] = Field(min_length=1)
+    alpha: Knots
+    beta: Knots
+    gamma: Knots
 
     @model_validator(mode="after")
     def _knots_are_in_order(self) -> "Mode":
         for term in ("alpha", "beta", "gamma"):
-            times = [t for t, _ in getattr(self, term)]
-            if times != sorted(set(times)):
-                raise ValueError(f"the knots of {term} must have increasing times, not {times}")
+            _check_times(term, getattr(self, term))
         if not any(value > 0 for term in (self.alpha, self.beta, self.gamma) for _, value in term):
             raise ValueError("at least one of alpha, beta and gamma must be above 0 somewhere")
         return self
@@ -119,12 +145,48 @@ class Mode(Block):
     def reads_logits(self) -> bool:
         return any(value > 0 for _, value in self.gamma)
 
+    @property
+    def reads_teacher(self) -> bool:
+        return self.reads_features or self.reads_logits
+
+
+def _as_knots(value: Any) -> Any:
+    """One number for all of training is a list of one knot."""
+    return [(0.0, value)] if isinstance(value, int | float) else value
+
 
 class Settings(Block):
     """How a student is trained besides its mode."""
 
-    dropout: Annotated[float, Field(ge=0, lt=1)] = 0.0
-    unlabelled: Annotated[float, Field(ge=0, lt=1)] = 0.0
+    dropout: float = Field(ge=0, lt=1, default=0.0)
+    l1: float = Field(ge=0, le=1, default=0.0)
+    l2: float = Field(ge=0, le=1, default=0.0)
+    label_smoothing: float = Field(ge=0, lt=1, default=0.0)
+    mixup: float = Field(ge=0, le=100, default=0.0)
+    cutmix: float = Field(ge=0, le=100, default=0.0)
+    early_stopping: int = Field(ge=0, default=0)
+    unlabelled: Annotated[list[Knot], BeforeValidator(_as_knots), Field(min_length=1)] = [
+        (0.0, 0.0)
+    ]
+
+    @model_validator(mode="after")
+    def _shares_are_below_1(self) -> "Settings":
+        _check_times("unlabelled", self.unlabelled)
+        for _, share in self.unlabelled:
+            if share >= 1:
+                raise ValueError(
+                    f"unlabelled: {share:g} is not allowed: a share of a batch is less than 1"
+                )
+        return self
+
+    @property
+    def reads_unlabelled(self) -> bool:
+        return any(share > 0 for _, share in self.unlabelled)
+
+    @property
+    def mixes(self) -> bool:
+        """Whether the student is shown pictures that no teacher saw."""
+        return self.mixup > 0 or self.cutmix > 0
 
 
 def _once(items: list[Any]) -> list[Any]:
@@ -211,16 +273,24 @@ class Params(Block):
                 f"sweep.labels is for beta = gamma = 0, sweep.logits for gamma alone, "
                 f"sweep.features for beta, sweep.unlabelled for settings with unlabelled > 0"
             )
-        if settings.unlabelled and not (mode.reads_features or mode.reads_logits):
-            raise ValueError(
-                f"sweep.{listed}: {mode_name} has no teacher term to learn from unlabelled images"
-            )
-        if settings.unlabelled and not self.data.unlabelled:
-            raise ValueError(
-                f"settings.{settings_name}.unlabelled is above 0 but data.unlabelled is 0"
+        if wrong := self.conflict(mode_name, settings_name):
+            raise ValueError(f"sweep.{listed}: {wrong}")
+
+    def conflict(self, mode_name: str, settings_name: str) -> str | None:
+        """Why no student can be trained in this mode with these settings, if none can."""
+        mode, settings = self.modes[mode_name], self.settings[settings_name]
+        if settings.reads_unlabelled and not mode.reads_teacher:
+            return f"{mode_name} has no teacher term to learn from unlabelled images"
+        if settings.reads_unlabelled and not self.data.unlabelled:
+            return f"settings.{settings_name}.unlabelled is above 0 but data.unlabelled is 0"
+        if settings.mixes and mode.reads_teacher:
+            return (
+                f"{mode_name} listens to a teacher, and {settings_name} mixes pictures (mixup, "
+                f"cutmix) of which it has said nothing"
             )
         if mode.reads_features and not self.probes:
-            raise ValueError(f"modes.{mode_name}.beta is above 0 but probes is empty")
+            return f"modes.{mode_name}.beta is above 0 but probes is empty"
+        return None
 
     def variants(self) -> list[Variant]:
         """Every student of the sweep, in the order in which params.yaml lists them."""
@@ -235,7 +305,7 @@ class Params(Block):
 
 def group_of(mode: Mode, settings: Settings) -> str:
     """The group of the sweep that depends on just the files such a student reads."""
-    if settings.unlabelled:
+    if settings.reads_unlabelled:
         return "unlabelled"
     if mode.reads_features:
         return "features"

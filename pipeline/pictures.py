@@ -56,8 +56,9 @@ def learning_curves(curves: dict[str, list[list[tuple[int, float]]]]) -> str:
         figure = Figure(figsize=(7, 3.8), layout="constrained")
         axes = figure.subplots()
         for number, (title, seeds) in enumerate(curves.items()):
-            steps = [step for step, _ in seeds[0]]
-            values = 100 * np.array([[value for _, value in curve] for curve in seeds])
+            looks = min(map(len, seeds))  # some seeds may have stopped early
+            steps = [step for step, _ in seeds[0][:looks]]
+            values = 100 * np.array([[value for _, value in curve[:looks]] for curve in seeds])
             colour = LINES[number % len(LINES)]
             axes.plot(steps, values.mean(0), color=colour, label=title)
             if len(seeds) > 1:

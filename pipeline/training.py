@@ -1,67 +1,167 @@
 """Training a student: one loop for every mode."""
 
-from collections.abc import Callable
+from collections.abc import Callable, Iterable
+from math import cos, pi
 
 import numpy as np
 import torch
+from torch.optim.lr_scheduler import LambdaLR, LRScheduler, OneCycleLR
+from torch.optim.swa_utils import AveragedModel, get_ema_multi_avg_fn
 
+from pipeline.checkpoints import Checkpoint, Part
 from pipeline.compute import Compute
 from pipeline.errors import MenteeError
 from pipeline.lessons import Mixture
 from pipeline.mentoring.objective import Objective
-from pipeline.params import Training
+from pipeline.params import Settings, Training
 from pipeline.prepared import Split
-from pipeline.progress import track
+from pipeline.progress import say, track
+from pipeline.regularisers import EarlyStopping, mixing
 from pipeline.students import Student
 from pipeline.taps import tapped
 from pipeline.views import replay
 
 PREDICT_BATCH = 250
+MOMENTUM = 0.9
+# Of the training: where the step schedule divides the learning rate by ten (Tian et al., 2020).
+MILESTONES = (0.625, 0.75, 0.875)
 # What is told now and then: step, the weighed terms of the loss, the validation logits.
 Listener = Callable[[int, dict[str, float], np.ndarray], None]
 
 
 def fit(
     student: Student, objective: Objective, mixture: Mixture, validation: Split,
-    training: Training, compute: Compute, listen: Listener,
+    training: Training, settings: Settings, compute: Compute, listen: Listener,
+    checkpoint: Checkpoint,
 ) -> None:  # fmt: skip
-    """Train `student` in place with AdamW and a one-cycle learning rate.
+    """Train `student` in place, from where `checkpoint` stands.
 
     `listen` hears `training.validations` times, the last time after the last step. A loss that is
     not finite is a MenteeError that names the step and the term.
     """
     parameters = [*student.parameters(), *objective.parameters()]
-    optimizer = torch.optim.AdamW(
-        parameters, lr=training.learning_rate, weight_decay=training.weight_decay, fused=True
-    )
-    schedule = torch.optim.lr_scheduler.OneCycleLR(
-        optimizer, training.learning_rate, total_steps=training.steps, pct_start=training.warmup
-    )
-    heard = {round(n * training.steps / training.validations)
+    optimizer = make_optimizer(parameters, training)
+    schedule = make_schedule(optimizer, training)
+    parts: dict[str, Part] = {
+        "student": student, "objective": objective, "optimizer": optimizer, "schedule": schedule,
+        "mixture": mixture,
+    }  # fmt: skip
+    averaged = stopping = None
+    if training.weight_average:
+        average = get_ema_multi_avg_fn(training.weight_average)
+        parts["averaged"] = averaged = AveragedModel(
+            student, multi_avg_fn=average, use_buffers=True
+        )
+    if settings.early_stopping:
+        parts["stopping"] = stopping = EarlyStopping(settings.early_stopping)
+    done = checkpoint.resume(parts, compute.device)
+    if done:
+        say(f"going on after step {done}")
+    judged = averaged.module if averaged else student
+    mix = mixing(settings, len(student.card.class_names))
+    looks = {round(n * training.steps / training.validations)
              for n in range(1, training.validations + 1)}  # fmt: skip
     modules = {pair.student: pair.student for pair in objective.pairs}
+    watch = Watch()
+    steps = range(done + 1, training.steps + 1)
     with tapped(student.network, modules) as features:
-        for step in track(range(1, training.steps + 1), "training", training.steps):
+        for step in track(steps, "training", len(steps)):
+            if stopping and stopping.is_over:
+                break
             student.train()
-            batch = mixture.next()
+            t = (step - 1) / (training.steps - 1)
+            batch = mixture.next(t)
+            if mix:
+                batch = mix(batch)
             with compute.autocast():
                 logits = student(batch.pictures)
-                terms = objective(batch, logits, features, (step - 1) / (training.steps - 1))
+                terms = objective(batch, logits, features, t)
             optimizer.zero_grad()
             sum(terms.values()).backward()
+            if training.gradient_clip:
+                torch.nn.utils.clip_grad_norm_(parameters, training.gradient_clip)
             optimizer.step()
             schedule.step()
-            if step in heard:
-                told = {name: term.item() for name, term in terms.items()}
-                _check_finite(told, step)
-                listen(step, told, predict_logits(student, validation.images, compute))
+            if averaged:
+                averaged.update_parameters(student)
+            watch.see(step, terms)
+            if step in looks:
+                watch.check()
+                answers = predict_logits(judged, validation.images, compute)
+                if stopping:
+                    stopping.look(judged, float((answers.argmax(1) == validation.labels).mean()))
+                listen(step, {name: term.item() for name, term in terms.items()}, answers)
+                checkpoint.save(step, parts, compute.device)
+    if stopping:
+        student.load_state_dict(stopping.weights)
+    elif averaged:
+        student.load_state_dict(averaged.module.state_dict())
 
 
-def _check_finite(terms: dict[str, float], step: int) -> None:
-    for name, value in terms.items():
-        if not np.isfinite(value):
+def make_optimizer(
+    parameters: Iterable[torch.nn.Parameter], training: Training
+) -> torch.optim.Optimizer:
+    shared = {"lr": training.learning_rate, "weight_decay": training.weight_decay, "fused": True}
+    if training.optimizer == "sgd":
+        return torch.optim.SGD(parameters, momentum=MOMENTUM, nesterov=True, **shared)
+    return torch.optim.AdamW(parameters, **shared)
+
+
+def make_schedule(optimizer: torch.optim.Optimizer, training: Training) -> LRScheduler:
+    if training.schedule == "one_cycle":
+        return OneCycleLR(
+            optimizer, training.learning_rate, total_steps=training.steps,
+            pct_start=training.warmup,
+        )  # fmt: skip
+    falling = {"cosine": cosine, "step": stairs}[training.schedule]
+
+    def share(steps_done: int) -> float:
+        t = steps_done / training.steps
+        if t < training.warmup:
+            return (steps_done + 1) / (training.warmup * training.steps + 1)
+        return falling((t - training.warmup) / (1 - training.warmup))
+
+    return LambdaLR(optimizer, share)
+
+
+def cosine(t: float) -> float:
+    """The share of the peak learning rate at t, 0 .. 1 (Loshchilov and Hutter, 2017)."""
+    return (1 + cos(pi * t)) / 2
+
+
+def stairs(t: float) -> float:
+    """The share of the peak learning rate at t: a tenth after each of MILESTONES."""
+    return 0.1 ** sum(t >= milestone for milestone in MILESTONES)
+
+
+class Watch:
+    """Which term of the loss was the first that was not finite; the device is asked now and then.
+
+    Asking at every step would make it wait at every step.
+    """
+
+    def __init__(self) -> None:
+        # By the terms that were there: for each the first step at which it was not finite, or 0.
+        self._first: dict[tuple[str, ...], torch.Tensor] = {}
+
+    def see(self, step: int, terms: dict[str, torch.Tensor]) -> None:
+        names = tuple(terms)
+        wrong = ~torch.stack([term.detach() for term in terms.values()]).isfinite()
+        first = self._first.get(names, torch.zeros_like(wrong, dtype=torch.int64))
+        self._first[names] = torch.where(wrong & (first == 0), step, first)
+
+    def check(self) -> None:
+        """A MenteeError names the first term that was not finite, and when."""
+        found = [
+            (step, name)
+            for names, first in self._first.items()
+            for name, step in zip(names, first.tolist(), strict=True)
+            if step
+        ]
+        if found:
+            step, name = min(found, key=lambda one: one[0])
             raise MenteeError(
-                f"step {step}: the loss term {name!r} is {value}: lower training.learning_rate "
+                f"step {step}: the loss term {name!r} is not finite: lower training.learning_rate "
                 f"or the term's weight"
             )
 

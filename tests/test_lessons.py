@@ -311,7 +311,7 @@ def mixed(finished: Path) -> Callable[..., Mixture]:
     unlabelled = lessons_of(finished, "unlabelled", input_size=32)
 
     def make(share: float, batch_size: int, seed: int = 0, alone: bool = False) -> Mixture:
-        return Mixture(labelled, None if alone else unlabelled, share, batch_size, seed)
+        return Mixture(labelled, None if alone else unlabelled, [(0, share)], batch_size, seed)
 
     return make
 
@@ -330,7 +330,7 @@ def test_a_batch_is_labelled_first_and_has_its_share_of_unlabelled(
     mixed: Callable[..., Mixture], finished: Path
 ) -> None:
     labelled, unlabelled = (lessons_of(finished, n, 32) for n in ("labelled", "unlabelled"))
-    batch = mixed(share=0.7, batch_size=10).next()
+    batch = mixed(share=0.7, batch_size=10).next(0.5)
     assert len(batch.labels) == 3
     assert len(batch.pictures) == 10
     assert batch.logits is not None
@@ -356,7 +356,7 @@ def test_every_row_of_a_batch_comes_with_its_own_answers(
     assert len(known) > 20 + 12, "a view that moves nothing is the plain image once more"
     mixture = mixed(share=0.5, batch_size=16)
     for _ in range(4):
-        batch = mixture.next()
+        batch = mixture.next(0.5)
         for number, digest in enumerate(pixel_digests(batch.pictures).tolist()):
             features, logits = known[digest]
             assert torch.equal(batch.features["pooled"][number], features)
@@ -370,7 +370,7 @@ def test_every_row_of_a_batch_comes_with_its_own_answers(
 def test_the_share_that_is_labelled(
     mixed: Callable[..., Mixture], share: float, size: int, alone: bool, labelled: int
 ) -> None:
-    batch = mixed(share=share, batch_size=size, alone=alone).next()
+    batch = mixed(share=share, batch_size=size, alone=alone).next(0.5)
     assert (len(batch.pictures), len(batch.labels)) == (size, labelled)
 
 
@@ -382,7 +382,7 @@ def test_every_sample_is_seen_as_often_as_every_other(
     seen = np.zeros(20, dtype=int), np.zeros(12, dtype=int)
     order = []
     for step in range(1, 31):
-        batch = mixture.next()
+        batch = mixture.next(0.5)
         order.append(samples(batch.pictures[:4], labelled))
         np.add.at(seen[0], order[-1], 1)
         np.add.at(seen[1], samples(batch.pictures[4:], unlabelled), 1)
@@ -398,7 +398,7 @@ def test_every_view_is_shown(mixed: Callable[..., Mixture], finished: Path) -> N
     rows = np.arange(20)
     views = [pixel_digests(lessons.batch(rows, np.full_like(rows, v)).pictures) for v in range(3)]
     mixture = mixed(share=0, batch_size=20)
-    shown = np.concatenate([pixel_digests(mixture.next().pictures) for _ in range(10)])
+    shown = np.concatenate([pixel_digests(mixture.next(0.5).pictures) for _ in range(10)])
     for view in views:
         assert np.isin(shown, view).sum() > 200 / 3 / 2
 
@@ -416,9 +416,9 @@ def test_the_same_seed_gives_the_same_batches(mixed: Callable[..., Mixture]) -> 
     one, again, other = (mixed(share=0.5, batch_size=8, seed=seed) for seed in (3, 3, 4))
     differ = []
     for _ in range(8):
-        batch = one.next()
-        assert same(batch, again.next())
-        differ.append(not same(batch, other.next()))
+        batch = one.next(0.5)
+        assert same(batch, again.next(0.5))
+        differ.append(not same(batch, other.next(0.5)))
     assert all(differ)
 
 

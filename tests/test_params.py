@@ -155,7 +155,7 @@ def test_a_knot_holds_numbers_only(wrong: Any, tmp_path: Path) -> None:
         ("data.source", "imagenet", "cifar10|digits|torchvision:"),
         ("views.labelled", 0, "greater than or equal to 1"),
         ("views.padding", -1, "greater than or equal to 0"),
-        ("cache.features", "bfloat16", "'float16', 'float32' or 'uint8'"),
+        ("cache.features", "bfloat16", "'float16', 'float32', 'uint8' or 'uint4'"),
         ("cache.logits", "top0", "float16|float32|uint8|top[1-9]"),
         ("soft_targets.distance", "l2", "'kl' or 'rmse'"),
         ("soft_targets.temperature", 0, "greater than 0"),
@@ -238,6 +238,49 @@ def test_a_name_that_is_not_there_is_told_those_that_are(
     assert complaint(tmp_path, {key: name}) == start + ", ".join(there)
 
 
+@pytest.mark.parametrize("name", ["mixup", "cutmix"])
+def test_pictures_that_no_teacher_saw_are_for_lone_students(name: str, tmp_path: Path) -> None:
+    lone = only_student("labels", constant_mode(alpha=1), {name: 0.2})
+    load_params(params_file(tmp_path, lone))
+    taught = only_student("logits", constant_mode(alpha=1, gamma=1), {name: 0.2})
+    text = complaint(tmp_path, taught)
+    assert text.startswith("sweep.logits: own listens to a teacher, and own mixes pictures")
+
+
+@pytest.mark.parametrize(
+    ("share", "wrong"),
+    [
+        (1, "settings.own: unlabelled: 1 is not allowed: a share of a batch is less than 1"),
+        ([[0, 0.5], [1, 1]], "settings.own: unlabelled: 1 is not allowed"),
+        ([[0.5, 0.5], [0, 0]], "settings.own: the knots of unlabelled must have increasing times"),
+        ([], "settings.own.unlabelled: [] is not allowed"),
+        ("half", "settings.own.unlabelled: 'half' is not allowed"),
+        (-0.5, "settings.own.unlabelled.0.1: -0.5 is not allowed"),
+    ],
+)
+def test_the_unlabelled_share_is_a_number_or_knots_below_1(
+    share: Any, wrong: str, tmp_path: Path
+) -> None:
+    student = only_student("unlabelled", constant_mode(gamma=1), {"unlabelled": share})
+    assert complaint(tmp_path, student).startswith(wrong)
+
+
+def test_settings_whose_unlabelled_share_is_0_throughout_read_no_unlabelled_images(
+    tmp_path: Path,
+) -> None:
+    student = only_student("logits", constant_mode(gamma=1), {"unlabelled": [[0, 0], [1, 0]]})
+    load_params(params_file(tmp_path, student))
+
+
+@pytest.mark.parametrize(("steps", "warmup"), [(4, 0.25), (2, 0.5), (10, 0.95), (100, 0.01)])
+def test_a_cycle_needs_steps_on_both_sides_of_its_peak(
+    steps: int, warmup: float, tmp_path: Path
+) -> None:
+    changes = {"training.steps": steps, "training.warmup": warmup}
+    assert "leaves no step to rise or none to fall" in complaint(tmp_path, changes)
+    load_params(params_file(tmp_path, {**changes, "training.schedule": "cosine"}))
+
+
 @pytest.mark.parametrize("name", ["Loud", "two words", "a-b", "1st"])
 def test_a_mode_needs_a_name_that_can_be_a_file(name: str, tmp_path: Path) -> None:
     text = complaint(tmp_path, {f"modes.{name}": constant_mode(1)})
@@ -295,14 +338,14 @@ def test_unlabelled_images_need_a_mode_with_a_teacher(tmp_path: Path) -> None:
 def test_settings_with_unlabelled_need_unlabelled_images(tmp_path: Path) -> None:
     student = only_student("unlabelled", constant_mode(gamma=1), {"unlabelled": 0.5})
     text = complaint(tmp_path, {"data.unlabelled": 0, **student})
-    assert text == "settings.own.unlabelled is above 0 but data.unlabelled is 0"
+    assert text == ("sweep.unlabelled: settings.own.unlabelled is above 0 but data.unlabelled is 0")
     load_params(params_file(tmp_path, {"data.unlabelled": 1, **student}))
 
 
 def test_a_mode_with_beta_needs_a_probe(tmp_path: Path) -> None:
     student = only_student("features", constant_mode(beta=1), {})
     text = complaint(tmp_path, {"probes": [], **student})
-    assert text == "modes.own.beta is above 0 but probes is empty"
+    assert text == "sweep.features: modes.own.beta is above 0 but probes is empty"
     without = only_student("logits", constant_mode(gamma=1), {})
     load_params(params_file(tmp_path, {"probes": [], **without}))
 

@@ -1,5 +1,7 @@
 """Distances between what a teacher says and what a student says: tensors in, a number out."""
 
+from collections.abc import Iterable
+
 import torch
 import torch.nn.functional as F
 
@@ -40,6 +42,16 @@ def rmse(student: torch.Tensor, teacher: torch.Tensor) -> torch.Tensor:
 def root_mean_square(difference: torch.Tensor) -> torch.Tensor:
     """sqrt(mean(x^2)); the tiny floor keeps the gradient finite where all differences are 0."""
     return difference.square().mean().clamp_min(1e-12).sqrt()
+
+
+def l1_penalty(weights: Iterable[torch.Tensor]) -> torch.Tensor:
+    """The sum of all weights' absolute values."""
+    return torch.stack([weight.abs().sum() for weight in weights]).sum()
+
+
+def l2_penalty(weights: Iterable[torch.Tensor]) -> torch.Tensor:
+    """The sum of all weights' squares."""
+    return torch.stack([weight.square().sum() for weight in weights]).sum()
 
 
 SOFT_TARGET_DISTANCES = {"kl": kl_soft_targets, "rmse": rmse_soft_targets}

@@ -3,31 +3,37 @@
 loss = alpha(t) * cross_entropy(student, label)
      + beta(t)  * sum over probes of RMSE(teacher features, matched student features)
      + gamma(t) * distance of the softmaxes at temperature T
+     + l1 * sum of |w| + l2 * sum of w^2 over the student's weights
 """
 
+from collections.abc import Sequence
 from dataclasses import dataclass, field
 
 import torch
 import torch.nn.functional as F
 from torch import nn
 
-from pipeline.mentoring.losses import SOFT_TARGET_DISTANCES
+from pipeline.mentoring.losses import SOFT_TARGET_DISTANCES, l1_penalty, l2_penalty
 from pipeline.mentoring.schedules import value_at
-from pipeline.params import Mode, SoftTargets
+from pipeline.params import Mode, Settings, SoftTargets
 
 
 @dataclass(frozen=True)
 class Batch:
     """What a student is shown and told: n pictures, the first `len(labels)` of them labelled.
 
-    pictures: uint8 `(n, 3, s, s)`; labels: int64 `(m,)`, m <= n; logits: float32 `(n, classes)`
-    or None; features: `(n, C)` or `(n, C, h, w)` by teacher tap.
+    pictures: `(n, 3, s, s)`, uint8 or, where they are mixed, float32 in 0 .. 255; labels: int64
+    `(m,)`, m <= n, or float32 `(m, classes)`, the shares of what was mixed; logits: float32
+    `(n, classes)` or None; features: `(n, C)` or `(n, C, h, w)` by teacher tap.
     """
 
     pictures: torch.Tensor
     labels: torch.Tensor
     logits: torch.Tensor | None = None
     features: dict[str, torch.Tensor] = field(default_factory=dict)
+
+
+PLAIN = Settings()
 
 
 @dataclass(frozen=True)
@@ -41,9 +47,14 @@ class Pair:
 class Objective(nn.Module):
     """Weighs the terms; holds the probes, whose projections train with the student."""
 
-    def __init__(self, mode: Mode, soft_targets: SoftTargets, probes: list[tuple[Pair, nn.Module]]):
+    def __init__(
+        self, mode: Mode, soft_targets: SoftTargets, probes: list[tuple[Pair, nn.Module]],
+        settings: Settings = PLAIN, weights: Sequence[torch.Tensor] = (),
+    ):  # fmt: skip
+        """weights: the student's, which settings may penalise."""
         super().__init__()
-        self.mode = mode
+        self.mode, self.settings = mode, settings
+        self.weights = list(weights)
         self.distance = SOFT_TARGET_DISTANCES[soft_targets.distance]
         self.temperature = soft_targets.temperature
         self.pairs = [pair for pair, _ in probes]
@@ -60,11 +71,18 @@ class Objective(nn.Module):
         terms = {}
         if alpha := value_at(self.mode.alpha, t):
             labelled = logits[: len(batch.labels)]
-            terms["labels"] = alpha * F.cross_entropy(labelled, batch.labels)
+            smoothing = self.settings.label_smoothing
+            terms["labels"] = alpha * F.cross_entropy(
+                labelled, batch.labels, label_smoothing=smoothing
+            )
         if beta := value_at(self.mode.beta, t):
             for pair, probe in zip(self.pairs, self.probes, strict=True):
                 distance = probe(features[pair.student], batch.features[pair.teacher])
                 terms[f"probe {pair.teacher} {pair.student}"] = beta * distance
         if gamma := value_at(self.mode.gamma, t):
             terms["soft targets"] = gamma * self.distance(logits, batch.logits, self.temperature)
+        if self.settings.l1:
+            terms["l1"] = self.settings.l1 * l1_penalty(self.weights)
+        if self.settings.l2:
+            terms["l2"] = self.settings.l2 * l2_penalty(self.weights)
         return terms

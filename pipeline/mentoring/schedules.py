@@ -2,8 +2,10 @@
 
 from collections.abc import Sequence
 
+Knots = Sequence[tuple[float, float]]  # (time, value); times increase
 
-def value_at(knots: Sequence[tuple[float, float]], t: float) -> float:
+
+def value_at(knots: Knots, t: float) -> float:
     """Piecewise linear through `knots` (time, value), constant before the first and after the last.
 
     `t` runs from 0 at the first step to 1 at the last; times increase.

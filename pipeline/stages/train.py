@@ -6,9 +6,11 @@ import torch
 from dvclive import Live
 from scmrepo.exceptions import SCMError
 
-from pipeline.compute import choose_compute
+import pipeline
+from pipeline.checkpoints import Checkpoint
+from pipeline.compute import Compute, choose_compute
 from pipeline.errors import MenteeError
-from pipeline.files import replaced_whole
+from pipeline.files import canonical_json, digest_file, digest_text, replaced_whole
 from pipeline.lessons import Lessons, Mixture, lone_lessons, mentored_lessons
 from pipeline.mentoring.objective import Objective, Pair
 from pipeline.mentoring.probes import Probe
@@ -16,8 +18,9 @@ from pipeline.metrics import score
 from pipeline.params import Mode, Params, Settings
 from pipeline.prepared import PREPARED_FILE, Split, read_split
 from pipeline.progress import say
+from pipeline.regularisers import weights_of
 from pipeline.students import Card, Student, save_student
-from pipeline.training import fit
+from pipeline.training import fit, predict_logits
 from pipeline.variants import Variant
 
 STUDENTS = Path("students")
@@ -29,7 +32,7 @@ def train(params: Params, variant: Variant) -> None:
     torch.manual_seed(variant.seed)
     labelled = read_split(PREPARED_FILE, "labelled")
     validation = read_split(PREPARED_FILE, "validation")
-    unlabelled = read_split(PREPARED_FILE, "unlabelled") if settings.unlabelled else None
+    unlabelled = read_split(PREPARED_FILE, "unlabelled") if settings.reads_unlabelled else None
     refuse_shared(labelled, validation)
 
     about = {"mode": variant.mode, "settings": variant.settings, "seed": variant.seed}
@@ -53,13 +56,14 @@ def train(params: Params, variant: Variant) -> None:
     extra = lessons(unlabelled) if unlabelled else None
     mixture = Mixture(seen, extra, settings.unlabelled, params.training.batch_size, variant.seed)
     probes = make_probes(params, student, seen) if mode.reads_features else []
-    objective = Objective(mode, params.soft_targets, probes).to(device)
+    weights = weights_of(student.network)
+    objective = Objective(mode, params.soft_targets, probes, settings, weights).to(device)
     say(f"{variant.name}: {student.count_parameters():,} parameters on {compute}")
+    key = run_key(params, variant, [seen, *([extra] if extra else [])], validation, compute)
     folder = STUDENTS / variant.name
-    with (
-        replaced_whole(folder) as fresh,
-        curves(fresh / "live") as live,
-    ):
+    with replaced_whole(folder) as fresh:
+        checkpoint = Checkpoint(variant.name, key, fresh / "live")
+        live = curves(fresh / "live")
 
         def listen(step, terms, logits) -> None:
             live.step = step
@@ -69,16 +73,43 @@ def train(params: Params, variant: Variant) -> None:
                 live.log_metric(f"validation/{name}", value)
             live.make_summary()
 
-        fit(student, objective, mixture, validation, params.training, compute, listen)
+        with live:
+            fit(
+                student, objective, mixture, validation, params.training, settings, compute, listen,
+                checkpoint,
+            )  # fmt: skip
+        answers = predict_logits(student, validation.images, compute)
         save_student(student.cpu(), fresh)
-    accuracy = live.summary["validation"]["accuracy"]
+    checkpoint.remove()
+    accuracy = score(answers, validation.labels)["accuracy"]
     say(f"{variant.name}: validation accuracy {accuracy:.1%} -> {folder}")
+
+
+def run_key(
+    params: Params, variant: Variant, lessons: list[Lessons], validation: Split, compute: Compute
+) -> str:
+    """A digest of all that decides what becomes of a student, code and libraries included."""
+    mode, settings = find(params, variant)
+    code = sorted(Path(pipeline.__file__).parent.rglob("*.py"))
+    return digest_text(canonical_json({
+        "variant": variant.name,
+        "mode": mode.model_dump(),
+        "settings": settings.model_dump(),
+        **params.model_dump(
+            include={"student", "training", "soft_targets", "probes", "views"}
+        ),
+        "splits": [part.split.digest() for part in lessons] + [validation.digest()],
+        "caches": [[kind.fingerprint for kind in part.kinds] for part in lessons],
+        "compute": str(compute),
+        "torch": torch.__version__,
+        "code": [digest_file(path) for path in code],
+    }))  # fmt: skip
 
 
 def curves(folder: Path) -> Live:
     """Where the learning curves go; DVCLive asks git for the revision."""
     try:
-        return Live(str(folder), dvcyaml=None, save_dvc_exp=False, report=None)
+        return Live(str(folder), resume=True, dvcyaml=None, save_dvc_exp=False, report=None)
     except SCMError as error:
         raise MenteeError(f"git: {str(error).lower()}: commit first, then train") from None
 
@@ -92,15 +123,8 @@ def find(params: Params, variant: Variant) -> tuple[Mode, Settings]:
             f"no settings {variant.settings!r}; params.yaml has {', '.join(params.settings)}"
         )
     mode, settings = params.modes[variant.mode], params.settings[variant.settings]
-    if settings.unlabelled and not (mode.reads_features or mode.reads_logits):
-        raise MenteeError(
-            f"{variant.mode} has no teacher term to learn from unlabelled images: take other "
-            f"settings than {variant.settings!r}"
-        )
-    if settings.unlabelled and not params.data.unlabelled:
-        raise MenteeError(
-            f"settings.{variant.settings}.unlabelled is above 0 but data.unlabelled is 0"
-        )
+    if wrong := params.conflict(variant.mode, variant.settings):
+        raise MenteeError(f"{variant.name}: {wrong}")
     return mode, settings
 
 
