@@ -19,7 +19,7 @@ from pipeline.mentoring.objective import Batch
 from pipeline.mentoring.schedules import Knots, value_at
 from pipeline.params import Views
 from pipeline.prepared import Split
-from pipeline.views import draw, pixel_digests, replay
+from pipeline.views import COLUMNS, check_regions, draw, pixel_digests, replay
 
 CACHE = Path("data/cache")
 REPLAYED_AT_OPENING = 32  # views that are drawn again and compared with what the teacher saw
@@ -117,6 +117,7 @@ def mentored_lessons(
     if logits:
         check_answers(split, logits)
     regions = np.stack([views.view(view, REGIONS) for view in range(views.views)])
+    check_regions(regions.reshape(-1, len(COLUMNS)), split.image_size, views.folder)
     resident = memory_for_answers(device, resident_share)
     return Lessons(split, regions, logits, features, input_size, device, resident)
 
@@ -146,9 +147,10 @@ def check_replay(split: Split, views: Kind) -> None:
     generator = np.random.default_rng(0)
     rows = generator.integers(len(split), size=REPLAYED_AT_OPENING)
     numbers = generator.integers(views.views, size=REPLAYED_AT_OPENING)
-    regions = torch.from_numpy(views.gather(numbers, rows, REGIONS))
+    regions = views.gather(numbers, rows, REGIONS)
+    check_regions(regions, split.image_size, views.folder)
     images = torch.from_numpy(split.images[rows])
-    pictures = replay(images, regions, views.spec["teacher"]["input_size"])
+    pictures = replay(images, torch.from_numpy(regions), views.spec["teacher"]["input_size"])
     wrong = np.flatnonzero(pixel_digests(pictures) != views.gather(numbers, rows, PIXELS))
     if len(wrong):
         sample, view = split.ids[rows[wrong[0]]], numbers[wrong[0]]

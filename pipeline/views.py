@@ -14,6 +14,7 @@ import numpy as np
 import torch
 import torch.nn.functional as F
 
+from pipeline.errors import MenteeError
 from pipeline.params import Views
 
 # The columns of a view: the region in pixels of the stored image, and 1 where it is mirrored.
@@ -65,6 +66,22 @@ def replay(images: torch.Tensor, regions: torch.Tensor, size: int) -> torch.Tens
             cut = _resample(cut, size)
         out[rows] = cut
     return out
+
+
+def check_regions(regions: np.ndarray, image_size: tuple[int, int], where: object) -> None:
+    """A MenteeError unless every region int `(n, 5)` can be cut out of images of this size.
+
+    Regions may be a stranger's, and one of a billion pixels would fill the memory. An edge is
+    reflected once, so that a region reaches over it by less than the image.
+    """
+    first, extent = regions[:, :2].astype(np.int64), regions[:, 2:4].astype(np.int64)
+    over = np.array(image_size) - 1
+    is_sound = (extent > 0) & (first >= -over) & (first + extent - 1 <= 2 * over)
+    if not (is_sound.all() and np.isin(regions[:, 4], (0, 1)).all()):
+        raise MenteeError(
+            f"{where} shows regions that do not lie in images of {image_size[0]} x "
+            f"{image_size[1]} pixels: fetch it again, or dump again"
+        )
 
 
 def _resample(pictures: torch.Tensor, size: int) -> torch.Tensor:

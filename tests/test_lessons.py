@@ -14,6 +14,7 @@ import h5py
 import numpy as np
 import pytest
 import torch
+from caches import files_under, mentee
 from projects import refusal
 from safetensors.torch import save_file
 from stage_one import SIZE, SMALLEST, enter_copy, run_stage_one, set_params
@@ -29,7 +30,7 @@ from pipeline.params import Params, load_params
 from pipeline.prepared import PREPARED_FILE, Split, read_split
 from pipeline.stages import dump as dumping
 from pipeline.stages.dump import Collector, answer_filled_up, dump, show_batch
-from pipeline.stages.head import fit
+from pipeline.stages.head import fit, write_task_logits
 from pipeline.stages.prepare import prepare
 from pipeline.teachers import Answers, Teacher, load_teacher
 from pipeline.views import draw, pixel_digests, replay
@@ -268,6 +269,33 @@ def test_a_view_that_is_not_what_the_teacher_saw_is_found_by_replaying(
     text = refusal(lambda: lessons_of(project))
     assert re.search("view [0-2] of digit/", text)
     assert "replays to other pixels than the teacher saw" in text
+
+
+@pytest.mark.parametrize(
+    ("column", "value"),
+    [(0, -32), (1, 32), (2, 2**31 - 1), (2, 0), (3, -5), (3, 64), (4, 2), (0, -(2**31))],
+)
+def test_a_region_that_is_no_part_of_its_image_is_refused(
+    project: Path, column: int, value: int
+) -> None:
+    """A stranger's view of a billion lines would fill the memory when it is replayed."""
+
+    def change(arrays: dict[str, np.ndarray], _spec: dict[str, Any]) -> None:
+        arrays[REGIONS][:, column] = value
+
+    folder = project / "data/cache/labelled/views"
+    rewrite(folder, change)
+    assert f"{folder} shows regions that do not lie in" in refusal(lambda: lessons_of(project))
+    done = mentee("cache", "verify", "--views", folder)
+    assert (done.exit_code, "regions that do not lie in" in done.output) == (1, True)
+
+
+def test_one_bad_region_among_many_is_refused(project: Path) -> None:
+    def change(arrays: dict[str, np.ndarray], _spec: dict[str, Any]) -> None:
+        arrays[REGIONS][7, 2] = 10**9
+
+    rewrite(project / "data/cache/labelled/views", change)
+    assert "regions that do not lie in" in refusal(lambda: lessons_of(project))
 
 
 def test_answers_out_of_order_are_refused(project: Path) -> None:
@@ -551,6 +579,16 @@ def test_logits_too_large_for_float16_stop_the_dump_and_say_what_to_do(
     text = refusal(lambda: dump(params_of(**changes)))
     assert re.match(rf"logits of sample \S+, view 0, is not finite in {stored}:", text)
     assert "set cache.logits to float32" in text
+
+
+def test_a_head_whose_logits_do_not_fit_leaves_the_old_ones(project: Path) -> None:
+    params = load_params()
+    split, before = split_of(project), files_under(project / "data/cache/labelled/task_logits")
+    fitted = fit(params, split, split_of(project, "validation"))
+    loud = dataclasses.replace(fitted, weight=fitted.weight * 1e6)
+    text = refusal(lambda: write_task_logits(params, split, loud, 1.0))
+    assert "logits of labelled, view 0, are not finite in float16: set cache.logits to" in text
+    assert files_under(project / "data/cache/labelled/task_logits") == before
 
 
 def test_a_span_too_large_for_8_bits_stops_the_dump_too(finished: Path, tmp_path: Path) -> None:

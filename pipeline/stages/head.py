@@ -84,11 +84,17 @@ def write_task_logits(
             }
         },
     }  # fmt: skip
-    encoding = encoding_of(spec["kinds"][schema.TASK_LOGITS])
+    described = spec["kinds"][schema.TASK_LOGITS]
+    encoding = encoding_of(described)
     with replaced_whole(CACHE / split.name / schema.TASK_LOGITS) as fresh:
         for place, rows in features.parts():
             logits = chosen.logits(rows)
             arrays = encoding.encode(logits)
+            if not np.isfinite(encoding.decode(arrays)).all():
+                raise MenteeError(
+                    f"the head's logits of {split.name}, view {place.view}, are not finite in "
+                    f"{described['encoding']}: set cache.logits to float32"
+                )
             error = encoding.max_error(logits, arrays)
             write_shard(place.path(fresh), arrays, spec, place, error)
         write_manifest(fresh, schema.TASK_LOGITS, spec, features.places)

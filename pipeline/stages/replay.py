@@ -11,7 +11,7 @@ from pipeline.cache.schema import PIXELS, REGIONS, VIEWS
 from pipeline.errors import MenteeError
 from pipeline.prepared import PREPARED_FILE, read_split
 from pipeline.progress import Progress
-from pipeline.views import pixel_digests, replay
+from pipeline.views import check_regions, pixel_digests, replay
 
 BATCH_SIZE = 256
 
@@ -38,7 +38,9 @@ def _replay_kind(kind: Kind, progress: Progress) -> Iterator[str]:
     size = kind.spec["teacher"]["input_size"]
     for place in kind.places:
         images = torch.from_numpy(split.images[place.start : place.stop])
-        regions = torch.from_numpy(kind.part(place, REGIONS).copy())
+        shown = kind.part(place, REGIONS).copy()
+        check_regions(shown, split.image_size, place.path(kind.folder))
+        regions = torch.from_numpy(shown)
         wanted = kind.part(place, PIXELS)
         wrong = []
         for start in range(0, len(images), BATCH_SIZE):
