@@ -75,6 +75,9 @@ class Head(Block):
     fit: bool
     tap: Name
     inverse_regularisation: list[Annotated[float, Field(gt=0)]] = Field(min_length=1)
+    posterior: Literal["point", "laplace", "langevin"] = "point"
+    temperatures: list[Annotated[float, Field(gt=0)]] = Field(min_length=1, default=[1.0])
+    samples: int = Field(ge=2, le=1000, default=64)
 
 
 class SoftTargets(Block):

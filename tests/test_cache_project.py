@@ -12,13 +12,18 @@ import numpy as np
 import pytest
 import torch
 from caches import files_under, mentee
+from scipy.special import log_softmax
 from stage_one import SMALLEST, enter_copy, run_stage_one, set_params
 
 from pipeline.cache.reader import Kind
+from pipeline.cache.shard import write_shard
+from pipeline.cache.writer import write_manifest
 from pipeline.compute import Compute
+from pipeline.errors import MenteeError
+from pipeline.files import read_json
 from pipeline.lessons import Lessons, memory_for_answers, mentored_lessons
 from pipeline.params import Params
-from pipeline.prepared import PREPARED_FILE, read_split
+from pipeline.prepared import PREPARED_FILE, SPLITS, read_split
 from pipeline.stages import dump as dumping
 from pipeline.stages.dump import dump
 from pipeline.stages.head import head
@@ -157,6 +162,63 @@ def test_without_a_published_cache_gc_removes_nothing(project: Path) -> None:
     before = files_under(Path(".work"))
     assert mentee("cache", "gc").exit_code == 1
     assert files_under(Path(".work")) == before
+
+
+# How sure the head is
+
+
+@pytest.mark.parametrize("posterior", ["point", "laplace", "langevin"])
+def test_the_head_says_how_sure_it_is_of_every_view(
+    project: Path, monkeypatch: pytest.MonkeyPatch, posterior: str
+) -> None:
+    monkeypatch.setattr("pipeline.posteriors.BURN_IN", 100)
+    settings = {"posterior": posterior, "temperatures": [0.1, 1.0], "samples": 8}
+    head(tiny_params(head=settings, cache={"logits": "float32"}))
+    for split in ("labelled", "unlabelled", "validation", "test"):
+        kinds = [
+            Kind(Path("data/cache", split, name)) for name in ("task_logits", "task_uncertainty")
+        ]
+        assert kinds[0].places == kinds[1].places
+        logs = log_softmax(np.stack([kinds[0].view(n) for n in range(kinds[0].views)]), axis=2)
+        said = np.stack([kinds[1].view(n) for n in range(kinds[1].views)])
+        entropy = -(np.exp(logs) * logs).sum(2)
+        np.testing.assert_allclose(said[..., 0], entropy, atol=1e-5)
+        assert ((said[..., 1] > 0) == (posterior != "point")).all()
+        assert (said[..., 1] <= said[..., 0] + 1e-6).all()
+    recorded = read_json(Path("metrics/head.json"))
+    assert ("temperature" in recorded) == (posterior != "point")
+    spec = kinds[0].spec["head"]
+    assert (spec["posterior"], spec["sha256"]) == (posterior, recorded["sha256"])
+    done = mentee("cache", "verify")
+    assert done.exit_code == 0, done.output
+    lessons_of(["pooled"])  # students read it as any other
+
+
+def test_a_teacher_that_speaks_the_tasks_classes_needs_no_head(project: Path) -> None:
+    params = tiny_params(head={"fit": False})
+    with pytest.raises(MenteeError, match="speaks 1000 classes, the task has 10"):
+        head(params)
+    for split in SPLITS:  # the head's answers, as if the teacher had given them
+        own = Kind(Path("data/cache", split, "task_logits"))
+        folder = Path("data/cache", split, "logits")
+        shutil.rmtree(folder)
+        described = own.spec["kinds"]["task_logits"]
+        spec = {k: v for k, v in own.spec.items() if k != "head"} | {"kinds": {"logits": described}}
+        for place, rows in own.parts():
+            write_shard(place.path(folder), {"values": rows}, spec, place)
+        write_manifest(folder, "logits", spec, own.places)
+    head(params)
+    for split in SPLITS:
+        folder = Path("data/cache", split)
+        logits, taken, unsure = (
+            Kind(folder / name) for name in ("logits", "task_logits", "task_uncertainty")
+        )
+        np.testing.assert_array_equal(taken.view(0), logits.view(0))
+        logs = log_softmax(logits.view(0).astype("f8"), axis=1)
+        np.testing.assert_allclose(unsure.view(0)[:, 0], -(np.exp(logs) * logs).sum(1), atol=1e-5)
+        assert (unsure.view(0)[:, 1] == 0).all()
+    assert mentee("cache", "verify").exit_code == 0
+    lessons_of(["pooled"])
 
 
 # Where answers lie, and how they are stored

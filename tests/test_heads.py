@@ -8,7 +8,7 @@ from scipy.special import softmax
 from sklearn.datasets import load_digits
 from sklearn.linear_model import LogisticRegression
 
-from pipeline.heads import LinearHead, fit_head
+from pipeline.heads import LinearHead, choose_head, fit_heads
 from pipeline.metrics import score
 
 
@@ -28,10 +28,10 @@ class Task:
     def fit(self, *strengths: float, validation_labels: np.ndarray | None = None) -> LinearHead:
         if validation_labels is None:
             validation_labels = self.validation_labels
-        return fit_head(
-            self.features, self.labels, self.validation, validation_labels, self.mean, self.std,
-            strengths,
-        )  # fmt: skip
+        heads = fit_heads(self.features, self.labels, self.mean, self.std, strengths)
+        chosen = choose_head(heads, self.validation, validation_labels)
+        assert isinstance(chosen, LinearHead)
+        return chosen
 
 
 def digits(classes: int, dtype: str = "f2", noise: float = 0) -> Task:

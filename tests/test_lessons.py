@@ -79,12 +79,12 @@ def lessons_of(project: Path, name: str = "labelled", input_size: int = SIZE) ->
 
 
 def cache_files(project: Path) -> dict[str, bytes]:
-    """Every file of the teacher's answers; the head's logits are another stage's."""
+    """Every file of the teacher's answers; what the head makes of them is another stage's."""
     root = project / "data/cache"
     return {
         path.relative_to(root).as_posix(): path.read_bytes()
         for path in sorted(root.rglob("*"))
-        if path.is_file() and "task_logits" not in path.parts
+        if path.is_file() and not any(part.startswith("task_") for part in path.parts)
     }
 
 
@@ -587,7 +587,7 @@ def test_a_head_whose_logits_do_not_fit_leaves_the_old_ones(project: Path) -> No
     fitted = fit(params, split, split_of(project, "validation"))
     loud = dataclasses.replace(fitted, weight=fitted.weight * 1e6)
     text = refusal(lambda: write_task_logits(params, split, loud, 1.0))
-    assert "logits of labelled, view 0, are not finite in float16: set cache.logits to" in text
+    assert "logits of labelled, view 0, are not finite as float16: set cache.logits to" in text
     assert files_under(project / "data/cache/labelled/task_logits") == before
 
 

@@ -4,7 +4,7 @@ from pathlib import Path
 from typing import Any
 
 from pipeline.cache.kinds import dump_of, find_kinds, split_folder
-from pipeline.cache.schema import LOGITS, TASK_LOGITS, VIEWS, Manifest
+from pipeline.cache.schema import LOGITS, TASK_LOGITS, TASK_UNCERTAINTY, VIEWS, Manifest
 from pipeline.cache.shard import open_shard
 
 
@@ -48,6 +48,8 @@ def read_by(manifest: Manifest) -> str:
         return "every student with a teacher"
     if kind == TASK_LOGITS or (kind == LOGITS and shape == [_classes(manifest)]):
         return "students with gamma above 0"
+    if kind == TASK_UNCERTAINTY:
+        return "whoever asks how sure the head is (entropy and mutual information, in nats)"
     if kind == LOGITS:
         return "head.fit: false, where the teacher speaks the task's classes"
     tap = kind.removeprefix("features/")

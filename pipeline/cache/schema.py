@@ -14,6 +14,7 @@ FORMAT = 2
 ALIGNMENT = 4096  # bytes; every data set begins on a page, so that it can be mapped
 
 VIEWS, LOGITS, TASK_LOGITS = "views", "logits", "task_logits"
+TASK_UNCERTAINTY = "task_uncertainty"
 VALUES, CHECKSUMS = "values", "checksums"
 REGIONS, PIXELS = "regions", "pixels"
 # Arrays of a shard as a whole; all others have its rows.

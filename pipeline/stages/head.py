@@ -1,6 +1,6 @@
 """head: the teacher's penultimate features -> logits over the task's own classes, without it."""
 
-import hashlib
+from collections.abc import Iterable
 from pathlib import Path
 
 import numpy as np
@@ -12,14 +12,18 @@ from pipeline.cache.shard import write_shard
 from pipeline.cache.writer import link_or_copy, write_manifest
 from pipeline.errors import MenteeError
 from pipeline.files import replaced_whole, write_json
-from pipeline.heads import LinearHead, fit_head
+from pipeline.heads import UNCERTAINTY, Head, choose_head, fit_heads, uncertainty_of_one
 from pipeline.lessons import CACHE, open_kind
 from pipeline.metrics import score
 from pipeline.params import Params
+from pipeline.posteriors import langevin, laplace
 from pipeline.prepared import PREPARED_FILE, SPLITS, Split, read_split
 from pipeline.progress import say, track
 
 HEAD_FILE = Path("metrics/head.json")
+KINDS = (schema.TASK_LOGITS, schema.TASK_UNCERTAINTY)
+UNCERTAINTY_ROWS = {"encoding": "float32", "shape": [len(UNCERTAINTY)]}
+SEED = 0  # of a posterior's samples
 
 
 def head(params: Params) -> None:
@@ -35,13 +39,17 @@ def head(params: Params) -> None:
     validation = splits["validation"]
     logits = open_kind(CACHE, validation, schema.TASK_LOGITS).view(0)
     scores = score(logits, validation.labels)
-    fitted = {"inverse_regularisation": chosen.inverse_regularisation} if params.head.fit else {}
+    fitted = chosen.describe() if params.head.fit else {}
     write_json(HEAD_FILE, {"validation": scores, **fitted})
     say(f"teacher's validation accuracy {scores['accuracy']:.1%}, nll {scores['nll']:.3f}")
 
 
-def fit(params: Params, labelled: Split, validation: Split) -> LinearHead:
-    """A head from every view of the labelled split; validation chooses its regularisation."""
+def fit(params: Params, labelled: Split, validation: Split) -> Head:
+    """A head, or samples of one, from every view of the labelled split.
+
+    Validation chooses the regularisation, which is the prior's scale, and the temperature of a
+    posterior: that under which its labels are likeliest.
+    """
     kind = schema.features_kind(params.head.tap)
     seen = open_kind(CACHE, labelled, kind)
     if len(seen.shape) != 1:
@@ -49,62 +57,68 @@ def fit(params: Params, labelled: Split, validation: Split) -> LinearHead:
     features = np.concatenate([seen.view(view) for view in range(seen.views)])
     labels = np.tile(labelled.labels, seen.views)
     plain = open_kind(CACHE, validation, kind).view(0)
-    strengths = params.head.inverse_regularisation
     mean, std = seen.statistics()
-    return fit_head(features, labels, plain, validation.labels, mean, std, strengths)
+    heads = fit_heads(features, labels, mean, std, params.head.inverse_regularisation)
+    inputs, settings = heads[0].standardise(features), params.head
+    choices: Iterable[Head] = heads
+    if settings.posterior == "laplace":
+        choices = laplace(heads, inputs, settings.temperatures, settings.samples, SEED)
+    elif settings.posterior == "langevin":
+        choices = langevin(heads, inputs, labels, settings.temperatures, settings.samples, SEED)
+    count = len(heads) * (1 if settings.posterior == "point" else len(settings.temperatures))
+    choices = track(choices, f"choosing the head ({settings.posterior})", count)
+    return choose_head(choices, plain, validation.labels)
 
 
-def plain_accuracy(params: Params, labelled: Split, chosen: LinearHead) -> float:
+def plain_accuracy(params: Params, labelled: Split, chosen: Head) -> float:
     """How often the head is right about the plain images that it was fitted on."""
     features = open_kind(CACHE, labelled, schema.features_kind(params.head.tap)).view(0)
-    return score(chosen.logits(features), labelled.labels)["accuracy"]
+    logits, _ = chosen.predict(features)
+    return score(logits, labelled.labels)["accuracy"]
 
 
-def write_task_logits(
-    params: Params, split: Split, chosen: LinearHead, labelled_accuracy: float
-) -> None:
-    """The head's logits for every view of a split, in shards beside the features."""
+def write_task_logits(params: Params, split: Split, chosen: Head, labelled_accuracy: float) -> None:
+    """The head's logits of every view of a split, and its uncertainty, beside the features."""
+    folders = [CACHE / split.name / kind for kind in KINDS]
     if not len(split):
-        (CACHE / split.name / schema.TASK_LOGITS).mkdir(parents=True, exist_ok=True)
+        for folder in folders:
+            folder.mkdir(parents=True, exist_ok=True)
         return
     features = open_kind(CACHE, split, schema.features_kind(params.head.tap))
     classes = len(split.class_names)
-    digest = hashlib.sha256(chosen.weight.tobytes() + chosen.bias.tobytes()).hexdigest()
-    spec = {
-        **features.spec,
-        "head": {
-            "features": features.fingerprint,
-            "inverse_regularisation": chosen.inverse_regularisation,
-            "sha256": digest,
-            "labelled_accuracy": labelled_accuracy,
-        },
-        "kinds": {
-            schema.TASK_LOGITS: {
-                "encoding": logits_encoding(params.cache.logits, classes), "shape": [classes],
-            }
-        },
-    }  # fmt: skip
-    described = spec["kinds"][schema.TASK_LOGITS]
+    head = {
+        "features": features.fingerprint,
+        "labelled_accuracy": labelled_accuracy,
+        "posterior": params.head.posterior,
+        **chosen.describe(),
+    }
+    described = {"encoding": logits_encoding(params.cache.logits, classes), "shape": [classes]}
+    common = {**features.spec, "head": head}
+    logits_spec = {**common, "kinds": {schema.TASK_LOGITS: described}}
+    unsure_spec = {**common, "kinds": {schema.TASK_UNCERTAINTY: UNCERTAINTY_ROWS}}
     encoding = encoding_of(described)
-    with replaced_whole(CACHE / split.name / schema.TASK_LOGITS) as fresh:
+    with replaced_whole(folders[0]) as fresh, replaced_whole(folders[1]) as unsure:
         for place, rows in features.parts():
-            logits = chosen.logits(rows)
+            logits, uncertainty = chosen.predict(rows)
             arrays = encoding.encode(logits)
             if not np.isfinite(encoding.decode(arrays)).all():
                 raise MenteeError(
-                    f"the head's logits of {split.name}, view {place.view}, are not finite in "
-                    f"{described['encoding']}: set cache.logits to float32"
+                    f"the head's logits of {split.name}, view {place.view}, are not finite as "
+                    f"{params.cache.logits}: set cache.logits to float32"
                 )
             error = encoding.max_error(logits, arrays)
-            write_shard(place.path(fresh), arrays, spec, place, error)
-        write_manifest(fresh, schema.TASK_LOGITS, spec, features.places)
+            write_shard(place.path(fresh), arrays, logits_spec, place, error)
+            write_shard(place.path(unsure), {schema.VALUES: uncertainty}, unsure_spec, place)
+        write_manifest(fresh, schema.TASK_LOGITS, logits_spec, features.places)
+        write_manifest(unsure, schema.TASK_UNCERTAINTY, unsure_spec, features.places)
 
 
 def take_over_logits(split: Split) -> None:
     """A teacher that already speaks the task's classes: its own logits, the very same files."""
-    folder = CACHE / split.name
+    folders = [CACHE / split.name / kind for kind in KINDS]
     if not len(split):
-        (folder / schema.TASK_LOGITS).mkdir(parents=True, exist_ok=True)
+        for folder in folders:
+            folder.mkdir(parents=True, exist_ok=True)
         return
     logits: Kind = open_kind(CACHE, split, schema.LOGITS)
     if logits.shape != (len(split.class_names),):
@@ -112,7 +126,11 @@ def take_over_logits(split: Split) -> None:
             f"head.fit: the teacher speaks {logits.shape[0]} classes, the task has "
             f"{len(split.class_names)}: set head.fit to true"
         )
-    with replaced_whole(folder / schema.TASK_LOGITS) as fresh:
-        for place in logits.places:
+    unsure_spec = {**logits.spec, "kinds": {schema.TASK_UNCERTAINTY: UNCERTAINTY_ROWS}}
+    with replaced_whole(folders[0]) as fresh, replaced_whole(folders[1]) as unsure:
+        for place, rows in logits.parts():
             link_or_copy(place.path(logits.folder), place.path(fresh))
+            uncertainty = uncertainty_of_one(rows)
+            write_shard(place.path(unsure), {schema.VALUES: uncertainty}, unsure_spec, place)
         write_manifest(fresh, schema.LOGITS, logits.spec, logits.places)
+        write_manifest(unsure, schema.TASK_UNCERTAINTY, unsure_spec, logits.places)
