@@ -217,7 +217,7 @@ def test_a_teacher_that_speaks_the_tasks_classes_needs_no_head(project: Path) ->
         logs = log_softmax(logits.view(0).astype("f8"), axis=1)
         np.testing.assert_allclose(unsure.view(0)[:, 0], -(np.exp(logs) * logs).sum(1), atol=1e-5)
         assert (unsure.view(0)[:, 1] == 0).all()
-    assert mentee("cache", "verify").exit_code == 0
+        assert mentee("cache", "verify", folder / "task_uncertainty").exit_code == 0
     lessons_of(["pooled"])
 
 
