@@ -1,8 +1,8 @@
 """The whole loss: labels, probes and soft targets, weighed by a mode.
 
 loss = alpha(t) * cross_entropy(student, label)
-     + beta(t)  * sum over probes of RMSE(teacher features, matched student features)
-     + gamma(t) * distance of the softmaxes at temperature T
+     + beta(t)  * sum over probes of the distance of their features
+     + gamma(t) * distance of the logits at temperature T
 """
 
 from dataclasses import dataclass, field
@@ -39,7 +39,7 @@ class Pair:
 
 
 class Objective(nn.Module):
-    """Weighs the terms; holds the probes, whose projections train with the student."""
+    """Weighs the terms; holds the probes, whose parameters train with the student."""
 
     def __init__(self, mode: Mode, soft_targets: SoftTargets, probes: list[tuple[Pair, nn.Module]]):
         super().__init__()
@@ -66,5 +66,6 @@ class Objective(nn.Module):
                 distance = probe(features[pair.student], batch.features[pair.teacher])
                 terms[f"probe {pair.teacher} {pair.student}"] = beta * distance
         if gamma := value_at(self.mode.gamma, t):
-            terms["soft targets"] = gamma * self.distance(logits, batch.logits, self.temperature)
+            distance = self.distance(logits, batch.logits, self.temperature, batch.labels)
+            terms["soft targets"] = gamma * distance
         return terms
