@@ -266,6 +266,15 @@ def test_what_lies_far_from_the_origin_is_compared_as_well_as_what_lies_near(nam
     assert said(DISTANCES[name].measure, far, teacher) == pytest.approx(by_loops, rel=1e-3)
 
 
+@pytest.mark.parametrize("name", ["rkd_distance", "rkd_angle"])
+def test_samples_that_nearly_coincide_have_their_own_distances_and_angles(name: str) -> None:
+    student, teacher = drawn((6, 500))
+    student[3] = student[2] + 1e-3 * student[3]
+    student = student.astype(np.float32)
+    by_loops = OTHER_WAYS[name](student.astype(np.float64), teacher)
+    assert said(DISTANCES[name].measure, student, teacher) == pytest.approx(by_loops, rel=2e-6)
+
+
 @pytest.mark.parametrize("scale", [1e-3, 1e4])
 @pytest.mark.parametrize("name", BETWEEN_SAMPLES)
 def test_distances_between_samples_know_no_scale(name: str, scale: float) -> None:
@@ -293,6 +302,7 @@ MAKES: dict[str, Callable[[tuple[int, ...]], torch.Tensor]] = {
     "a large constant": lambda shape: torch.full(shape, 1234.567),
     "the same samples": lambda shape: random(shape)[:1].repeat(shape[0], *[1] * (len(shape) - 1)),
     "twins": lambda shape: random(shape)[: (shape[0] + 1) // 2].repeat_interleave(2, 0)[: shape[0]],
+    "twins but for rounding": lambda shape: MAKES["twins"](shape) * (1 + 1e-7 * random(shape, 2)),
     "random": lambda shape: random(shape),
 }
 
@@ -310,7 +320,7 @@ def loss_and_gradient(
     return loss.detach(), student.grad
 
 
-@pytest.mark.parametrize("n", [1, 2, 5])
+@pytest.mark.parametrize("n", [1, 2, 5, 11])
 @pytest.mark.parametrize("kind", MAKES)
 @pytest.mark.parametrize("name", DISTANCES)
 def test_every_degenerate_student_and_teacher_has_a_finite_loss_and_a_bounded_gradient(
