@@ -2,7 +2,7 @@
 
 from collections.abc import Iterator
 from pathlib import Path
-from typing import Annotated, Any, Literal
+from typing import Annotated, Any, Literal, get_args
 
 from pydantic import (
     AfterValidator,
@@ -29,6 +29,12 @@ Knot = Annotated[
     tuple[Fraction, Annotated[float, Field(ge=0, allow_inf_nan=False)]], Field(strict=False)
 ]
 Knots = Annotated[list[Knot], Field(min_length=1)]
+# What a probe may measure. The first compare the channels of two networks, which a match must make
+# comparable; the others compare places or samples.
+ChannelDistance = Literal["rmse", "mse", "l1", "cosine", "vid"]
+OtherDistance = Literal[
+    "attention_transfer", "similarity", "rkd_distance", "rkd_angle", "pkt", "cka"
+]
 
 
 class Block(BaseModel):
@@ -81,14 +87,27 @@ class Head(Block):
 
 
 class SoftTargets(Block):
-    distance: Literal["kl", "rmse"]
+    distance: Literal["kl", "rmse", "dkd", "dist"]
     temperature: float = Field(gt=0, le=100)
 
 
 class Probe(Block):
     teacher: Name
     student: str
-    match: Literal["projection", "first_channels"]
+    distance: Literal[ChannelDistance, OtherDistance] = "rmse"
+    match: Literal["projection", "first_channels", "random_projection", "none"]
+
+    @model_validator(mode="after")
+    def _match_suits_the_distance(self) -> "Probe":
+        compares_channels = self.distance in get_args(ChannelDistance)
+        if compares_channels and self.match == "none":
+            raise ValueError(
+                f"{self.distance} compares channels: set match to projection, first_channels or "
+                f"random_projection"
+            )
+        if not compares_channels and self.match != "none":
+            raise ValueError(f"{self.distance} compares no channels: set match to none")
+        return self
 
 
 class Student(Block):

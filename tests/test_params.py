@@ -2,7 +2,7 @@
 
 from copy import deepcopy
 from pathlib import Path
-from typing import Any
+from typing import Any, get_args
 
 import pytest
 from projects import REPOSITORY
@@ -10,7 +10,7 @@ from pydantic import ValidationError
 from ruamel.yaml import YAML
 
 from pipeline.errors import MenteeError
-from pipeline.params import Params, load_params
+from pipeline.params import ChannelDistance, OtherDistance, Params, load_params
 from pipeline.variants import Variant
 
 DEFAULTS = REPOSITORY / "params.yaml"
@@ -94,7 +94,7 @@ def constant_mode(alpha: float = 0, beta: float = 0, gamma: float = 0) -> dict[s
         ("training.epochs", ["steps", "batch_size", "validations"]),
         ("modes.adamant.delta", ["alpha", "beta", "gamma"]),
         ("teacher.taps.pooled.size", ["module", "grid"]),
-        ("probes.0.layer", ["teacher", "student", "match"]),
+        ("probes.0.layer", ["teacher", "student", "distance", "match"]),
         ("settings.dropout.rate", ["dropout", "unlabelled"]),
         ("sweep.labels.seeds", ["modes", "settings"]),
     ],
@@ -157,10 +157,11 @@ def test_a_knot_holds_numbers_only(wrong: Any, tmp_path: Path) -> None:
         ("views.padding", -1, "greater than or equal to 0"),
         ("cache.features", "bfloat16", "'float16', 'float32', 'uint8' or 'uint4'"),
         ("cache.logits", "top0", "float16|float32|uint8|top[1-9]"),
-        ("soft_targets.distance", "l2", "'kl' or 'rmse'"),
+        ("soft_targets.distance", "l2", "'kl', 'rmse', 'dkd' or 'dist'"),
         ("soft_targets.temperature", 0, "greater than 0"),
         ("soft_targets.temperature", float("nan"), "less than or equal to 100"),
-        ("probes.0.match", "none", "'projection' or 'first_channels'"),
+        ("probes.0.match", "pooling", "'projection', 'first_channels', 'random_projection' or"),
+        ("probes.0.distance", "kl", "'rmse', 'mse', 'l1', 'cosine', 'vid', 'attention_transfer'"),
         ("student.width", 7, "multiple of 2"),
         ("training.learning_rate", 0, "greater than 0"),
         ("training.learning_rate", 11, "less than or equal to 10"),
@@ -176,6 +177,32 @@ def test_a_value_out_of_range_is_told_the_range(
     text = complaint(tmp_path, {key: value})
     assert text.startswith(f"{key}: {value!r} is not allowed: ")
     assert allowed in text
+
+
+@pytest.mark.parametrize("distance", get_args(ChannelDistance))
+def test_a_distance_between_channels_needs_a_match(distance: str, tmp_path: Path) -> None:
+    probe = {"teacher": "pooled", "student": "pooled", "distance": distance}
+    for match in ("projection", "first_channels", "random_projection"):
+        load_params(params_file(tmp_path, {"probes": [{**probe, "match": match}]}))
+    text = complaint(tmp_path, {"probes": [{**probe, "match": "none"}]})
+    assert text == (
+        f"probes.0: {distance} compares channels: set match to projection, first_channels or "
+        f"random_projection"
+    )
+
+
+@pytest.mark.parametrize("distance", get_args(OtherDistance))
+def test_a_distance_between_places_or_samples_takes_no_match(distance: str, tmp_path: Path) -> None:
+    probe = {"teacher": "middle", "student": "conv4", "distance": distance}
+    load_params(params_file(tmp_path, {"probes": [{**probe, "match": "none"}]}))
+    text = complaint(tmp_path, {"probes": [{**probe, "match": "projection"}]})
+    assert text == f"probes.0: {distance} compares no channels: set match to none"
+
+
+def test_a_probe_that_names_no_distance_has_the_papers(tmp_path: Path) -> None:
+    probe = {"teacher": "pooled", "student": "pooled", "match": "projection"}
+    params = load_params(params_file(tmp_path, {"probes": [probe]}))
+    assert params.probes[0].distance == "rmse"
 
 
 def test_a_shift_that_leaves_no_edge_to_reflect_is_out_of_range(tmp_path: Path) -> None:

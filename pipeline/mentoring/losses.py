@@ -1,57 +1,92 @@
-"""Distances between what a teacher says and what a student says: tensors in, a number out."""
+"""Distances between soft targets: the student's and the teacher's logits in, a number out.
 
-from collections.abc import Iterable
+All take the logits `(n, classes)`, the temperature T, and the labels, int64 `(m,)`, of the first
+m <= n samples; most need no labels.
+"""
 
 import torch
 import torch.nn.functional as F
 
+from pipeline.mentoring.distances import half_square, rmse, unit
+
 
 def kl_soft_targets(
-    student: torch.Tensor, teacher: torch.Tensor, temperature: float
+    student: torch.Tensor, teacher: torch.Tensor, temperature: float, labels: torch.Tensor
 ) -> torch.Tensor:
     """T^2 * KL(softmax(teacher / T) || softmax(student / T)), averaged over samples.
 
-    Logits `(n, classes)` each. T^2 keeps the gradient's size as T changes. Hinton, Vinyals and
-    Dean, "Distilling the knowledge in a neural network", 2015, section 2.
+    T^2 keeps the gradient's size as T changes. Hinton, Vinyals and Dean, "Distilling the knowledge
+    in a neural network", 2015, section 2.
     """
-    log_student = F.log_softmax(student / temperature, dim=1)
-    log_teacher = F.log_softmax(teacher / temperature, dim=1)
-    divergence = F.kl_div(log_student, log_teacher, reduction="batchmean", log_target=True)
-    return temperature**2 * divergence
+    return temperature**2 * divergence(student / temperature, teacher / temperature)
 
 
 def rmse_soft_targets(
-    student: torch.Tensor, teacher: torch.Tensor, temperature: float
+    student: torch.Tensor, teacher: torch.Tensor, temperature: float, labels: torch.Tensor
 ) -> torch.Tensor:
     """Root of the mean squared difference of the softmaxes at temperature T.
 
-    Logits `(n, classes)` each; the mean is over samples and classes. Venkatesan and Li, 2016.
+    The mean is over samples and classes. Venkatesan and Li, 2016.
     """
-    difference = F.softmax(student / temperature, dim=1) - F.softmax(teacher / temperature, dim=1)
-    return root_mean_square(difference)
+    return rmse(F.softmax(student / temperature, dim=1), F.softmax(teacher / temperature, dim=1))
 
 
-def rmse(student: torch.Tensor, teacher: torch.Tensor) -> torch.Tensor:
-    """Root of the mean squared difference of two feature tensors `(n, ...)` of one shape.
+def dkd(
+    student: torch.Tensor, teacher: torch.Tensor, temperature: float, labels: torch.Tensor
+) -> torch.Tensor:
+    """T^2 * (KL(b_t || b_s) + 8 * KL(o_t || o_s)), averaged over samples.
 
-    A probe's penalty in Venkatesan and Li, 2016.
+    b: the probabilities of the target class and of all others together; o: those of the others
+    among themselves. In `kl` the second weighs 1 - b_t only, next to nothing where the teacher is
+    sure. The target is the label, or the teacher's first choice where there is none. Zhao et al.,
+    "Decoupled knowledge distillation", 2022, with alpha 1 and beta 8.
     """
-    return root_mean_square(student - teacher)
+    target = torch.cat([labels, teacher[len(labels) :].argmax(1)])[:, None]
+    classes = torch.arange(student.shape[1] - 1, device=student.device)
+    others = classes + (classes >= target)  # every class but the target, `(n, classes - 1)`
+
+    def decoupled(logits: torch.Tensor) -> tuple[torch.Tensor, torch.Tensor]:
+        """Logits of both distributions. The authors mask by -1000, which larger logits defeat."""
+        rest = logits.gather(1, others)
+        return torch.cat([logits.gather(1, target), rest.logsumexp(1, keepdim=True)], 1), rest
+
+    student_pair, student_rest = decoupled(student / temperature)
+    teacher_pair, teacher_rest = decoupled(teacher / temperature)
+    among_others = divergence(student_rest, teacher_rest)
+    return temperature**2 * (divergence(student_pair, teacher_pair) + 8 * among_others)
 
 
-def root_mean_square(difference: torch.Tensor) -> torch.Tensor:
-    """sqrt(mean(x^2)); the tiny floor keeps the gradient finite where all differences are 0."""
-    return difference.square().mean().clamp_min(1e-12).sqrt()
+def dist(
+    student: torch.Tensor, teacher: torch.Tensor, temperature: float, labels: torch.Tensor
+) -> torch.Tensor:
+    """T^2 * (mean(1 - r(rows)) + mean(1 - r(columns))), r Pearson's correlation of softmaxes.
+
+    Rows are the classes of a sample, columns the samples of a class, both at temperature T: what
+    rises and falls with the teacher is right, whatever its scale. Huang et al., "Knowledge
+    distillation from a stronger teacher", 2022, with both weights 1; T^2 is the authors' code's.
+    """
+    # In float64, so that a class of one probability in all samples leaves no noise to correlate.
+    student = F.softmax(student.double() / temperature, dim=1)
+    teacher = F.softmax(teacher.double() / temperature, dim=1)
+    apart = uncorrelated(student, teacher) + uncorrelated(student.T, teacher.T)
+    return (temperature**2 * apart).float()
 
 
-def l1_penalty(weights: Iterable[torch.Tensor]) -> torch.Tensor:
-    """The sum of all weights' absolute values."""
-    return torch.stack([weight.abs().sum() for weight in weights]).sum()
+def divergence(student: torch.Tensor, teacher: torch.Tensor) -> torch.Tensor:
+    """KL(softmax(teacher) || softmax(student)), averaged over samples."""
+    log_student, log_teacher = F.log_softmax(student, dim=1), F.log_softmax(teacher, dim=1)
+    return F.kl_div(log_student, log_teacher, reduction="batchmean", log_target=True)
 
 
-def l2_penalty(weights: Iterable[torch.Tensor]) -> torch.Tensor:
-    """The sum of all weights' squares."""
-    return torch.stack([weight.square().sum() for weight in weights]).sum()
+def uncorrelated(student: torch.Tensor, teacher: torch.Tensor) -> torch.Tensor:
+    """1 - Pearson's correlation of each row, averaged."""
+    student, teacher = (unit(x - x.mean(1, keepdim=True), 1) for x in (student, teacher))
+    return half_square(student, teacher, 1).mean()
 
 
-SOFT_TARGET_DISTANCES = {"kl": kl_soft_targets, "rmse": rmse_soft_targets}
+SOFT_TARGET_DISTANCES = {
+    "kl": kl_soft_targets,
+    "rmse": rmse_soft_targets,
+    "dkd": dkd,
+    "dist": dist,
+}

@@ -1,8 +1,8 @@
 """The whole loss: labels, probes and soft targets, weighed by a mode.
 
 loss = alpha(t) * cross_entropy(student, label)
-     + beta(t)  * sum over probes of RMSE(teacher features, matched student features)
-     + gamma(t) * distance of the softmaxes at temperature T
+     + beta(t)  * sum over probes of the distance of their features
+     + gamma(t) * distance of the logits at temperature T
      + l1 * sum of |w| + l2 * sum of w^2 over the student's weights
 """
 
@@ -13,7 +13,8 @@ import torch
 import torch.nn.functional as F
 from torch import nn
 
-from pipeline.mentoring.losses import SOFT_TARGET_DISTANCES, l1_penalty, l2_penalty
+from pipeline.mentoring.losses import SOFT_TARGET_DISTANCES
+from pipeline.mentoring.penalties import l1_penalty, l2_penalty
 from pipeline.mentoring.schedules import value_at
 from pipeline.params import Mode, Settings, SoftTargets
 
@@ -45,7 +46,7 @@ class Pair:
 
 
 class Objective(nn.Module):
-    """Weighs the terms; holds the probes, whose projections train with the student."""
+    """Weighs the terms; holds the probes, whose parameters train with the student."""
 
     def __init__(
         self, mode: Mode, soft_targets: SoftTargets, probes: list[tuple[Pair, nn.Module]],
@@ -80,7 +81,8 @@ class Objective(nn.Module):
                 distance = probe(features[pair.student], batch.features[pair.teacher])
                 terms[f"probe {pair.teacher} {pair.student}"] = beta * distance
         if gamma := value_at(self.mode.gamma, t):
-            terms["soft targets"] = gamma * self.distance(logits, batch.logits, self.temperature)
+            distance = self.distance(logits, batch.logits, self.temperature, batch.labels)
+            terms["soft targets"] = gamma * distance
         if self.settings.l1:
             terms["l1"] = self.settings.l1 * l1_penalty(self.weights)
         if self.settings.l2:

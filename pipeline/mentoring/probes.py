@@ -1,7 +1,8 @@
-"""Probes: pairs of a teacher tap and a student tap, made comparable.
+"""Probes: pairs of a teacher tap and a student tap, made comparable and compared.
 
-Features are `(n, C)` or `(n, C, h, w)`. Where the maps differ in size both are averaged to the
-smaller grid; where the channels differ, the student's are projected or both are cut.
+Features are `(n, C)` or `(n, C, h, w)`. What is made comparable is up to the distance: where it
+compares places, both are averaged to the smaller of the two grids; where it compares channels too,
+the student's are matched to the teacher's.
 """
 
 from collections.abc import Sequence
@@ -10,7 +11,8 @@ import torch
 import torch.nn.functional as F
 from torch import nn
 
-from pipeline.mentoring.losses import rmse
+from pipeline.errors import MenteeError
+from pipeline.mentoring.distances import DISTANCES
 
 
 class Projection(nn.Module):
@@ -21,6 +23,7 @@ class Projection(nn.Module):
 
     def __init__(self, student_channels: int, teacher_channels: int):
         super().__init__()
+        self.channels = teacher_channels
         self.weight = nn.Parameter(torch.empty(teacher_channels, student_channels))
         self.bias = nn.Parameter(torch.zeros(teacher_channels))
         nn.init.kaiming_uniform_(self.weight, a=5**0.5)
@@ -28,9 +31,27 @@ class Projection(nn.Module):
     def forward(
         self, student: torch.Tensor, teacher: torch.Tensor
     ) -> tuple[torch.Tensor, torch.Tensor]:
-        if student.dim() == 2:
-            return F.linear(student, self.weight, self.bias), teacher
-        return F.conv2d(student, self.weight[:, :, None, None], self.bias), teacher
+        return project(student, self.weight, self.bias), teacher
+
+
+class RandomProjection(nn.Module):
+    """A fixed 1x1 projection of the student's channels to the teacher's, the same in every run.
+
+    Its rows or columns, whichever are fewer, are orthonormal. It learns nothing, so that all of
+    the match is left to the student.
+    """
+
+    def __init__(self, student_channels: int, teacher_channels: int):
+        super().__init__()
+        self.channels = teacher_channels
+        weight = torch.empty(teacher_channels, student_channels)
+        nn.init.orthogonal_(weight, generator=torch.Generator().manual_seed(0))
+        self.register_buffer("weight", weight)
+
+    def forward(
+        self, student: torch.Tensor, teacher: torch.Tensor
+    ) -> tuple[torch.Tensor, torch.Tensor]:
+        return project(student, self.weight, None), teacher
 
 
 class FirstChannels(nn.Module):
@@ -46,30 +67,70 @@ class FirstChannels(nn.Module):
         return student[:, : self.channels], teacher[:, : self.channels]
 
 
-MATCHES = {"projection": Projection, "first_channels": FirstChannels}
+class Unmatched(nn.Module):
+    """Both as they are, for distances that compare no channels."""
+
+    def __init__(self, student_channels: int, teacher_channels: int):
+        super().__init__()
+
+    def forward(
+        self, student: torch.Tensor, teacher: torch.Tensor
+    ) -> tuple[torch.Tensor, torch.Tensor]:
+        return student, teacher
+
+
+MATCHES = {
+    "projection": Projection,
+    "first_channels": FirstChannels,
+    "random_projection": RandomProjection,
+    "none": Unmatched,
+}
 
 
 class Probe(nn.Module):
-    """The RMSE between standardised teacher features and matched student features.
+    """The distance between the features at a teacher tap and those at a student tap.
 
     student_shape, teacher_shape: the shapes of one row, `(C,)` or `(C, h, w)`; mean and std: the
-    teacher's statistics for every channel, `(C,)`.
+    teacher's statistics for every channel, `(C,)`. They standardise the teacher's features where
+    channels are compared; the other distances, in their papers, see the features as they are.
     """
 
     def __init__(
-        self, match: str, student_shape: Sequence[int], teacher_shape: Sequence[int],
-        mean: torch.Tensor, std: torch.Tensor,
+        self, distance: str, match: str, student_shape: Sequence[int],
+        teacher_shape: Sequence[int], mean: torch.Tensor, std: torch.Tensor,
     ):  # fmt: skip
         super().__init__()
+        chosen = DISTANCES[distance]
+        self.needs = chosen.needs
+        if self.needs == "grid":
+            refuse_one_place(distance, student_shape, teacher_shape)
         self.match = MATCHES[match](student_shape[0], teacher_shape[0])
+        learns = isinstance(chosen.measure, type)
+        self.measure = chosen.measure(self.match.channels) if learns else chosen.measure
         self.register_buffer("mean", mean)
         self.register_buffer("std", std)
 
     def forward(self, student: torch.Tensor, teacher: torch.Tensor) -> torch.Tensor:
-        shape = (-1, *[1] * (teacher.dim() - 2))
-        teacher = (teacher.float() - self.mean.view(shape)) / self.std.view(shape)
-        student, teacher = self.match(*same_grid(student, teacher))
-        return rmse(student.float(), teacher)
+        teacher = teacher.float()
+        if self.needs == "channels":
+            shape = (-1, *[1] * (teacher.dim() - 2))
+            teacher = (teacher - self.mean.view(shape)) / self.std.view(shape)
+        if self.needs != "nothing":
+            student, teacher = same_grid(student, teacher)
+        student, teacher = self.match(student, teacher)
+        # A distance's own matrix products would otherwise fall back to the half precision of
+        # training, in which distances of close samples cancel.
+        with torch.autocast(student.device.type, enabled=False):
+            return self.measure(student.float(), teacher)
+
+
+def project(
+    features: torch.Tensor, weight: torch.Tensor, bias: torch.Tensor | None
+) -> torch.Tensor:
+    """Channels times `weight` `(out, in)`, at every place."""
+    if features.dim() == 2:
+        return F.linear(features, weight, bias)
+    return F.conv2d(features, weight[:, :, None, None], bias)
 
 
 def same_grid(student: torch.Tensor, teacher: torch.Tensor) -> tuple[torch.Tensor, torch.Tensor]:
@@ -82,3 +143,16 @@ def same_grid(student: torch.Tensor, teacher: torch.Tensor) -> tuple[torch.Tenso
         return student.mean((2, 3)), teacher
     grid = [min(a, b) for a, b in zip(student.shape[2:], teacher.shape[2:], strict=True)]
     return F.adaptive_avg_pool2d(student, grid), F.adaptive_avg_pool2d(teacher, grid)
+
+
+def refuse_one_place(
+    distance: str, student_shape: Sequence[int], teacher_shape: Sequence[int]
+) -> None:
+    """A distance between places needs several on either side."""
+    for whose, shape in (("teacher's", teacher_shape), ("student's", student_shape)):
+        if tuple(shape[1:]) in ((), (1, 1)):
+            raise MenteeError(
+                f"probes: {distance} compares places, the {whose} features {tuple(shape)} have "
+                f"one: name taps that keep a map (teacher.taps: grid above 1), or take another "
+                f"distance"
+            )

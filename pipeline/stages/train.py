@@ -7,6 +7,7 @@ from dvclive import Live
 from scmrepo.exceptions import SCMError
 
 import pipeline
+from pipeline.cache.reader import Kind
 from pipeline.checkpoints import Checkpoint
 from pipeline.compute import Compute, choose_compute
 from pipeline.errors import MenteeError
@@ -15,7 +16,7 @@ from pipeline.lessons import Lessons, Mixture, lone_lessons, mentored_lessons
 from pipeline.mentoring.objective import Objective, Pair
 from pipeline.mentoring.probes import Probe
 from pipeline.metrics import score
-from pipeline.params import Mode, Params, Settings
+from pipeline.params import Mode, Params, Settings, SoftTargets
 from pipeline.prepared import PREPARED_FILE, Split, read_split
 from pipeline.progress import say
 from pipeline.regularisers import weights_of
@@ -47,10 +48,13 @@ def train(params: Params, variant: Variant) -> None:
     def lessons(split: Split) -> Lessons:
         if not mentored:
             return lone_lessons(split, params.views, size, device)
-        return mentored_lessons(
+        opened = mentored_lessons(
             split, mode.reads_logits, taps, size, device,
             resident_share=params.runtime.resident_share,
         )  # fmt: skip
+        if opened.logits:
+            refuse_partial(opened.logits, params.soft_targets)
+        return opened
 
     seen = lessons(labelled)
     extra = lessons(unlabelled) if unlabelled else None
@@ -137,6 +141,19 @@ def refuse_shared(labelled: Split, validation: Split) -> None:
         )
 
 
+def refuse_partial(logits: Kind, soft_targets: SoftTargets) -> None:
+    """Where a cache keeps the largest logits only, the others' mass is known at temperature 1."""
+    encoding = logits.spec["kinds"][logits.manifest.kind]["encoding"]
+    distance, temperature = soft_targets.distance, soft_targets.temperature
+    if encoding.startswith("top") and (distance, temperature) != ("kl", 1.0):
+        raise MenteeError(
+            f"soft_targets: {distance} at temperature {temperature:g} needs every logit, "
+            f"{logits.folder} keeps the {encoding.removeprefix('top')} largest: set cache.logits "
+            f"to float16 or uint8 and run `mentee dump` and `mentee head`, or take kl at "
+            f"temperature 1"
+        )
+
+
 def make_probes(
     params: Params, student: Student, lessons: Lessons
 ) -> list[tuple[Pair, torch.nn.Module]]:
@@ -146,6 +163,6 @@ def make_probes(
     for probe in params.probes:
         kind = lessons.features[probe.teacher]
         mean, std = map(torch.from_numpy, kind.statistics())
-        module = Probe(probe.match, shapes[probe.student], kind.shape, mean, std)
+        module = Probe(probe.distance, probe.match, shapes[probe.student], kind.shape, mean, std)
         made.append((Pair(probe.teacher, probe.student), module))
     return made

@@ -22,7 +22,7 @@ def constant(alpha: float = 0.0, beta: float = 0.0, gamma: float = 0.0) -> Mode:
 
 def plain_probe() -> Probe:
     """Two features of each, compared as they are."""
-    return Probe("first_channels", (2,), (2,), torch.zeros(2), torch.ones(2))
+    return Probe("rmse", "first_channels", (2,), (2,), torch.zeros(2), torch.ones(2))
 
 
 PAIRS = [Pair("pooled", "pooled"), Pair("early", "conv3")]
@@ -112,8 +112,25 @@ def test_the_papers_distance_of_soft_targets_can_be_chosen() -> None:
     assert terms == {"soft targets": pytest.approx(3 * math.sqrt(0.25 / 3), rel=1e-5)}
 
 
+def test_a_distance_of_soft_targets_is_told_the_labels() -> None:
+    decoupled = SoftTargets(distance="dkd", temperature=2.0)
+    terms = terms_at(objective(constant(gamma=3), decoupled), 0)
+    # Of two classes one is the target and one all others: the same as KL, whatever the target.
+    assert terms == {"soft targets": pytest.approx(3 * SOFT_TARGETS, rel=1e-5)}
+    told = []
+
+    def listening(student, teacher, temperature, labels) -> torch.Tensor:
+        told.append((temperature, labels))
+        return student.sum()
+
+    chosen = objective(constant(gamma=1), decoupled)
+    chosen.distance = listening
+    terms_at(chosen, 0)
+    assert told == [(2.0, BATCH.labels)]
+
+
 def test_projections_are_trained_with_the_student() -> None:
-    probe = Probe("projection", (2,), (2,), torch.zeros(2), torch.ones(2))
+    probe = Probe("rmse", "projection", (2,), (2,), torch.zeros(2), torch.ones(2))
     chosen = Objective(constant(beta=1), KL, [(PAIRS[0], probe)])
     assert {id(p) for p in chosen.parameters()} == {id(p) for p in probe.parameters()}
     assert len(list(chosen.parameters())) == 2

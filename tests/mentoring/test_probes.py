@@ -6,19 +6,22 @@ from typing import get_args
 
 import pytest
 import torch
+from projects import refusal
 
 from pipeline import params
+from pipeline.mentoring.distances import DISTANCES, attention_transfer
 from pipeline.mentoring.probes import MATCHES, Probe, same_grid
 
 
 def probe(
     match: str, student_shape: Sequence[int], teacher_shape: Sequence[int],
     mean: Sequence[float] | None = None, std: Sequence[float] | None = None,
+    distance: str = "rmse",
 ) -> Probe:  # fmt: skip
     """A probe whose teacher features are standard already, if nothing else is said."""
     channels = teacher_shape[0]
     return Probe(
-        match, student_shape, teacher_shape,
+        distance, match, student_shape, teacher_shape,
         torch.zeros(channels) if mean is None else torch.tensor(mean),
         torch.ones(channels) if std is None else torch.tensor(std),
     )  # fmt: skip
@@ -124,16 +127,24 @@ def test_pooled_features_meet_the_average_of_maps() -> None:
         assert chosen(student, teacher).item() == pytest.approx(0, abs=2e-6)
 
 
+COMPARES_CHANNELS = [name for name, chosen in DISTANCES.items() if chosen.needs == "channels"]
+COMPARES_SAMPLES = [name for name, chosen in DISTANCES.items() if chosen.needs == "nothing"]
+COMBINATIONS = [
+    *((distance, match) for distance in COMPARES_CHANNELS for match in MATCHES if match != "none"),
+    *((distance, "none") for distance in COMPARES_SAMPLES),
+]
+
+
 @pytest.mark.parametrize("student_shape", [(4,), (4, 3, 3)])
 @pytest.mark.parametrize("teacher_shape", [(6,), (6, 2, 2)])
-@pytest.mark.parametrize("match", MATCHES)
+@pytest.mark.parametrize(("distance", "match"), COMBINATIONS)
 def test_every_pair_of_shapes_gives_a_number_and_teaches_the_student(
-    match: str, student_shape: tuple[int, ...], teacher_shape: tuple[int, ...]
+    distance: str, match: str, student_shape: tuple[int, ...], teacher_shape: tuple[int, ...]
 ) -> None:
     generator = torch.Generator().manual_seed(0)
     student = torch.randn(5, *student_shape, generator=generator, requires_grad=True)
     teacher = torch.randn(5, *teacher_shape, generator=generator).half()  # as caches keep them
-    chosen = probe(match, student_shape, teacher_shape)
+    chosen = probe(match, student_shape, teacher_shape, distance=distance)
     loss = chosen(student, teacher)
     assert loss.shape == ()
     assert loss.dtype == torch.float32
@@ -142,6 +153,98 @@ def test_every_pair_of_shapes_gives_a_number_and_teaches_the_student(
     assert student.grad.abs().sum() > 0
     for parameter in chosen.parameters():
         assert parameter.grad.abs().sum() > 0
+
+
+def test_attention_is_compared_on_the_smaller_grid_without_a_match() -> None:
+    student = torch.randn(2, 4, 4, 4, generator=torch.Generator().manual_seed(0))
+    teacher = torch.randn(2, 6, 2, 2, generator=torch.Generator().manual_seed(1))
+    chosen = probe("none", (4, 4, 4), (6, 2, 2), distance="attention_transfer")
+    pooled = student.unflatten(2, (2, 2)).unflatten(4, (2, 2)).mean((3, 5))
+    assert chosen(student, teacher).item() == pytest.approx(
+        attention_transfer(pooled, teacher).item(), rel=1e-5
+    )
+
+
+@pytest.mark.parametrize(
+    ("student_shape", "teacher_shape", "whose"),
+    [
+        ((4, 4, 4), (6,), "teacher's features (6,)"),
+        ((4,), (6, 2, 2), "student's features (4,)"),
+        ((4, 1, 1), (6, 2, 2), "student's features (4, 1, 1)"),
+    ],
+)
+def test_attention_to_a_single_place_is_refused(
+    student_shape: tuple[int, ...], teacher_shape: tuple[int, ...], whose: str
+) -> None:
+    text = refusal(lambda: probe("none", student_shape, teacher_shape, None, None,
+                                 "attention_transfer"))  # fmt: skip
+    assert f"attention_transfer compares places, the {whose} have one" in text
+    assert "grid above 1" in text
+
+
+@pytest.mark.parametrize("distance", COMPARES_SAMPLES)
+def test_distances_between_samples_see_the_features_as_they_are(distance: str) -> None:
+    generator = torch.Generator().manual_seed(0)
+    student = torch.randn(5, 4, generator=generator)
+    teacher = torch.randn(5, 3, 2, 2, generator=generator)
+    chosen = probe("none", (4,), (3, 2, 2), [1.0, 2.0, 3.0], [4.0, 5.0, 6.0], distance)
+    assert torch.equal(chosen(student, teacher), DISTANCES[distance].measure(student, teacher))
+
+
+def test_a_random_projection_is_the_same_in_every_run_and_disturbs_no_other_draw() -> None:
+    torch.manual_seed(3)
+    undisturbed = torch.rand(1)
+    torch.manual_seed(3)
+    one = probe("random_projection", (5,), (7,)).match
+    assert torch.equal(torch.rand(1), undisturbed)
+    torch.manual_seed(4)
+    assert torch.equal(one.weight, probe("random_projection", (5,), (7,)).match.weight)
+    assert not list(one.parameters())
+    assert "weight" in dict(one.named_buffers()), "it moves to the device with the probe"
+
+
+@pytest.mark.parametrize(("student", "teacher"), [(5, 7), (7, 5), (4, 4)])
+def test_a_random_projection_is_orthonormal_in_its_shorter_side(student: int, teacher: int) -> None:
+    weight = probe("random_projection", (student,), (teacher,)).match.weight
+    assert weight.shape == (teacher, student)
+    gram = weight @ weight.T if teacher < student else weight.T @ weight
+    assert torch.allclose(gram, torch.eye(min(student, teacher)), atol=1e-5)
+
+
+def test_a_random_projection_maps_the_students_channels_at_every_place() -> None:
+    chosen = probe("random_projection", (5, 2, 2), (3, 2, 2))
+    student = torch.randn(4, 5, 2, 2, generator=torch.Generator().manual_seed(0))
+    expected = torch.einsum("oi,niyx->noyx", chosen.match.weight, student)
+    assert chosen(student, expected).item() == pytest.approx(0, abs=1e-5)
+
+
+@pytest.mark.parametrize(
+    ("match", "channels"), [("projection", 7), ("first_channels", 5), ("random_projection", 7)]
+)
+def test_vid_learns_a_variance_for_every_channel_that_is_compared(
+    match: str, channels: int
+) -> None:
+    chosen = probe(match, (5,), (7,), distance="vid")
+    assert chosen.measure.raw.shape == (channels,)
+    assert chosen.measure.raw in set(chosen.parameters()), "it trains with the student"
+
+
+@pytest.mark.parametrize(
+    ("distance", "match"), [pair for pair in COMBINATIONS if pair[1] != "projection"]
+)
+def test_a_distance_is_taken_in_full_precision_where_training_is_not(
+    distance: str, match: str
+) -> None:
+    generator = torch.Generator().manual_seed(0)
+    student = torch.randn(6, 8, generator=generator).bfloat16()
+    teacher = torch.randn(6, 8, generator=generator)
+    chosen = probe(match, (8,), (8,), distance=distance)
+    if match == "random_projection":
+        chosen.match.weight.copy_(torch.eye(8))  # exact in any precision
+    with torch.autocast("cpu", torch.bfloat16):
+        inside = chosen(student, teacher)
+    assert inside.dtype == torch.float32
+    assert torch.equal(inside, chosen(student.float(), teacher))
 
 
 def test_the_gradient_is_finite_where_features_are_equal() -> None:
