@@ -82,12 +82,14 @@ class Head(Block):
     tap: Name
     inverse_regularisation: list[Annotated[float, Field(gt=0)]] = Field(min_length=1)
     posterior: Literal["point", "laplace", "langevin"] = "point"
-    temperatures: list[Annotated[float, Field(gt=0)]] = Field(min_length=1, default=[1.0])
+    temperatures: list[Annotated[float, Field(gt=0)]] = Field(
+        min_length=1, default=[0.01, 0.03, 0.1, 0.3, 1.0]
+    )
     samples: int = Field(ge=2, le=1000, default=64)
 
 
 class SoftTargets(Block):
-    distance: Literal["kl", "rmse", "dkd", "dist"]
+    distance: Literal["kl", "kl_by_certainty", "rmse", "dkd", "dist"]
     temperature: float = Field(gt=0, le=100)
 
 

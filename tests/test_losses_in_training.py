@@ -82,7 +82,7 @@ def test_a_student_trains_with_any_distance_of_its_probe(
     assert set(last["loss"]) == {"probe middle conv4", "soft targets"}
 
 
-@pytest.mark.parametrize("distance", ["kl", "rmse", "dkd", "dist"])
+@pytest.mark.parametrize("distance", ["kl", "kl_by_certainty", "rmse", "dkd", "dist"])
 def test_a_student_trains_with_any_distance_of_soft_targets(project: Path, distance: str) -> None:
     change(soft_targets={"distance": distance, "temperature": 3.0})
     assert train("both", "--settings", "mixed") == "trained"
@@ -96,7 +96,8 @@ def test_attention_at_a_pooled_tap_is_refused(project: Path) -> None:
 
 
 @pytest.mark.parametrize(
-    ("distance", "temperature"), [("kl", 3.0), ("rmse", 1.0), ("dkd", 1.0), ("dist", 1.0)]
+    ("distance", "temperature"),
+    [("kl", 3.0), ("kl_by_certainty", 1.0), ("rmse", 1.0), ("dkd", 1.0), ("dist", 1.0)],
 )
 @pytest.mark.parametrize("settings", ["plain", "mixed"])
 def test_a_loss_that_needs_every_logit_is_refused_where_few_are_kept(

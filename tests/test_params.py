@@ -157,7 +157,7 @@ def test_a_knot_holds_numbers_only(wrong: Any, tmp_path: Path) -> None:
         ("views.padding", -1, "greater than or equal to 0"),
         ("cache.features", "bfloat16", "'float16', 'float32', 'uint8' or 'uint4'"),
         ("cache.logits", "top0", "float16|float32|uint8|top[1-9]"),
-        ("soft_targets.distance", "l2", "'kl', 'rmse', 'dkd' or 'dist'"),
+        ("soft_targets.distance", "l2", "'kl', 'kl_by_certainty', 'rmse', 'dkd' or 'dist'"),
         ("soft_targets.temperature", 0, "greater than 0"),
         ("soft_targets.temperature", float("nan"), "less than or equal to 100"),
         ("probes.0.match", "pooling", "'projection', 'first_channels', 'random_projection' or"),

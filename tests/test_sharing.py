@@ -204,7 +204,7 @@ def test_another_team_trains_in_a_clone_and_pulls_only_what_its_students_read(
     assert kinds(project) == {"cache/labelled/views", "cache/labelled/task_logits"}
     assert (project / "data/prepared/images.h5").is_file()
     assert not (project / "images").exists()
-    assert not (project / ".work").exists()
+    assert not (project / ".work/cache").exists(), "nothing of stage one ran"
     theirs = published.project
     for folder in ("images", "data/cache/labelled/features", "data/cache/unlabelled"):
         assert digests(theirs / folder)

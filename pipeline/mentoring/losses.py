@@ -4,6 +4,8 @@ All take the logits `(n, classes)`, the temperature T, and the labels, int64 `(m
 m <= n samples; most need no labels.
 """
 
+from math import log
+
 import torch
 import torch.nn.functional as F
 
@@ -19,6 +21,23 @@ def kl_soft_targets(
     in a neural network", 2015, section 2.
     """
     return temperature**2 * divergence(student / temperature, teacher / temperature)
+
+
+def kl_by_certainty(
+    student: torch.Tensor, teacher: torch.Tensor, temperature: float, labels: torch.Tensor
+) -> torch.Tensor:
+    """`kl` with each sample weighed by 1 - H / log(classes), weights that average to 1.
+
+    H is the entropy of the teacher's softmax at temperature 1, of a posterior's mean answer its
+    predictive entropy: views of which the teacher knows nothing have no say.
+    """
+    log_teacher = F.log_softmax(teacher, dim=1)
+    entropy = -(log_teacher.exp() * log_teacher).sum(1)
+    certainty = (1 - entropy / log(teacher.shape[1])).clamp_min(0)
+    weights = certainty / certainty.mean().clamp_min(1e-6)
+    pair = (F.log_softmax(logits / temperature, dim=1) for logits in (student, teacher))
+    apart = F.kl_div(*pair, reduction="none", log_target=True).sum(1)
+    return temperature**2 * (weights * apart).mean()
 
 
 def rmse_soft_targets(
@@ -86,6 +105,7 @@ def uncorrelated(student: torch.Tensor, teacher: torch.Tensor) -> torch.Tensor:
 
 SOFT_TARGET_DISTANCES = {
     "kl": kl_soft_targets,
+    "kl_by_certainty": kl_by_certainty,
     "rmse": rmse_soft_targets,
     "dkd": dkd,
     "dist": dist,

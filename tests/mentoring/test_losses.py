@@ -189,3 +189,34 @@ def test_labels_matter_to_the_decoupled_distance_alone(name: str) -> None:
         for labels in ([0, 0], [1, 2], [2, 1, 0, 0])
     }
     assert (len(answers) > 1) == (name == "dkd")
+
+
+# By certainty.
+
+
+def test_samples_weigh_as_much_as_the_teacher_is_sure_of_them() -> None:
+    """Sure of the first, as unsure as can be of the second, half-way in between of the third."""
+    entropy = -(0.9 * math.log(0.9) + 0.1 * math.log(0.1))
+    certainty = [1.0, 0.0, 1 - entropy / math.log(2)]
+    teacher = torch.tensor([[80.0, 0.0], [0.0, 0.0], [math.log(9), 0.0]])
+    student = torch.tensor([[0.0, 0.0], [5.0, -5.0], [0.0, 1.0]])
+    alone = [kl_soft_targets(s[None], t[None], 2.0).item()
+             for s, t in zip(student, teacher, strict=True)]  # fmt: skip
+    by_hand = sum(w * a for w, a in zip(certainty, alone, strict=True)) / sum(certainty)
+    loss = losses.kl_by_certainty(student, teacher, 2.0, NO_LABELS)
+    assert loss.item() == pytest.approx(by_hand, rel=1e-4)
+
+
+def test_equal_certainty_is_plain_kl() -> None:
+    teacher = torch.tensor([[1.0, 0.0, -1.0], [-1.0, 1.0, 0.0]])
+    student = torch.tensor([[0.3, 0.0, 0.0], [0.0, 0.5, -2.0]])
+    loss = losses.kl_by_certainty(student, teacher, 3.0, NO_LABELS)
+    assert loss.item() == pytest.approx(kl_soft_targets(student, teacher, 3.0).item(), rel=1e-5)
+
+
+def test_a_teacher_that_knows_nothing_teaches_nothing() -> None:
+    student = torch.tensor([[0.3, 0.0, 0.0]], requires_grad=True)
+    loss = losses.kl_by_certainty(student, torch.zeros(1, 3), 3.0, NO_LABELS)
+    loss.backward()
+    assert loss.item() == pytest.approx(0, abs=1e-6)
+    assert torch.isfinite(student.grad).all()
