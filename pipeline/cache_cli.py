@@ -140,15 +140,14 @@ def pack(path: Path, out: Path) -> None:
     Example: mentee cache pack data/cache archive
     """
     from pipeline.cache.archive import pack_kind
-    from pipeline.cache.kinds import files_beside, find_kinds
-    from pipeline.cache.writer import link_or_copy
+    from pipeline.cache.beside import take_along
+    from pipeline.cache.kinds import find_kinds
 
     kinds = find_kinds(path)
     with new_folder(out) as fresh:
         for name, (folder, manifest) in kinds.items():
             pack_kind(folder, manifest, fresh / name)
-        for beside in files_beside(path):
-            link_or_copy(path / beside, fresh / beside)
+        take_along(path, fresh)
     before, after = size_of(path), size_of(out)
     click.echo(f"{out}: {after / 1e6:,.1f} MB, {after / max(before, 1):.0%} of {path}")
 
@@ -162,15 +161,13 @@ def unpack(path: Path, out: Path) -> None:
     Example: mentee cache unpack archive data/cache
     """
     from pipeline.cache.archive import find_archives, unpack_kind
-    from pipeline.cache.kinds import files_beside
-    from pipeline.cache.writer import link_or_copy
+    from pipeline.cache.beside import take_along
 
     archives = find_archives(path)
     with new_folder(out) as fresh:
         for name, folder in archives.items():
             unpack_kind(folder, fresh / name)
-        for beside in files_beside(path):
-            link_or_copy(path / beside, fresh / beside)
+        take_along(path, fresh)
     click.echo(f"{out}: {len(archives)} kinds, {size_of(out) / 1e6:,.1f} MB")
 
 
@@ -186,14 +183,12 @@ def export(path: Path, out: Path, form: str) -> None:
 
     Example: mentee cache export data/cache/labelled/logits exported
     """
+    from pipeline.cache.beside import take_along
     from pipeline.cache.export import export as write_files
-    from pipeline.cache.kinds import files_beside
-    from pipeline.cache.writer import link_or_copy
 
     with new_folder(out) as fresh:
         write_files(path, fresh, form)
-        for beside in files_beside(path):
-            link_or_copy(path / beside, fresh / beside)
+        take_along(path, fresh)
     click.echo(f"{out}: {', '.join(sorted(p.name for p in out.rglob('*') if p.is_file()))}")
 
 

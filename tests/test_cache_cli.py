@@ -1,6 +1,7 @@
 """`mentee cache`: the card, the difference, and files for others."""
 
 import json
+import shutil
 from pathlib import Path
 
 import numpy as np
@@ -80,3 +81,34 @@ def test_one_kind_alone_is_inspected_and_exported(root: Path, tmp_path: Path) ->
     assert "logits" in mentee("cache", "inspect", folder).output
     assert mentee("cache", "export", folder, tmp_path / "out").exit_code == 0
     assert np.load(tmp_path / "out/logits.npy").shape == (3, 50, 3)
+
+
+@pytest.mark.parametrize("name", ["index.h5", "spec.json"])
+@pytest.mark.parametrize("command", ["pack", "export", "merge"])
+def test_a_strangers_link_to_a_file_of_ours_does_not_take_it_along(
+    root: Path, tmp_path: Path, name: str, command: str
+) -> None:
+    ours = tmp_path / "private.json"
+    ours.write_text('{"secret": 1, "index": {"sha256": "0"}}')
+    theirs = Path(shutil.copytree(root, tmp_path / "theirs"))
+    (theirs / "labelled" / name).unlink()
+    (theirs / "labelled" / name).symlink_to(ours)
+    out = tmp_path / "out"
+    paths = [out, theirs] if command == "merge" else [theirs, out]
+    done = mentee("cache", command, *paths)
+    assert (done.exit_code, name in done.output) == (1, True), done.output
+    assert len(done.output.splitlines()) == 1
+    assert not out.exists()
+
+
+def test_an_index_that_is_a_link_into_dvcs_store_is_taken_along_as_a_file(
+    root: Path, tmp_path: Path
+) -> None:
+    ours = Path(shutil.copytree(root, tmp_path / "ours"))
+    index, store = ours / "labelled/index.h5", tmp_path / "store"
+    index.rename(store)
+    index.symlink_to(store)
+    assert mentee("cache", "export", ours, tmp_path / "out").exit_code == 0
+    taken = tmp_path / "out/labelled/index.h5"
+    assert not taken.is_symlink()
+    assert taken.read_bytes() == store.read_bytes()

@@ -4,7 +4,7 @@ import json
 from pathlib import Path
 from typing import Any
 
-from pipeline.cache.schema import INDEX, MANIFEST, SPEC, Manifest, read_manifest
+from pipeline.cache.schema import MANIFEST, Manifest, read_manifest
 from pipeline.errors import MenteeError
 
 Found = dict[str, tuple[Path, Manifest]]  # by the folder's path under the one that was asked for
@@ -21,12 +21,6 @@ def find_kinds(root: Path) -> Found:
     return {
         folder.relative_to(root).as_posix(): (folder, read_manifest(folder)) for folder in folders
     }
-
-
-def files_beside(root: Path) -> list[Path]:
-    """spec.json and index.h5 of the splits under `root`, relative to it."""
-    paths = (path for name in (SPEC, INDEX) for path in root.rglob(name))
-    return sorted(path.relative_to(root) for path in paths)
 
 
 def split_folder(folder: Path, manifest: Manifest) -> Path:

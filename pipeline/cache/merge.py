@@ -5,6 +5,7 @@ from typing import Any
 
 import numpy as np
 
+from pipeline.cache.beside import read_spec, take_index
 from pipeline.cache.encodings import encoding_of
 from pipeline.cache.kinds import differences, dump_of, find_kinds, short, split_folder
 from pipeline.cache.reader import Kind
@@ -12,7 +13,7 @@ from pipeline.cache.schema import INDEX, LOGITS, PIXELS, REGIONS, SPEC, TASK_LOG
 from pipeline.cache.shard import write_shard
 from pipeline.cache.writer import link_or_copy, write_manifest
 from pipeline.errors import MenteeError
-from pipeline.files import digest_file, write_json
+from pipeline.files import write_json
 
 
 def join(sources: list[Path], target: Path) -> None:
@@ -144,9 +145,10 @@ def _write_beside(kinds: list[tuple[str, Kind]], sources: dict[str, Path], targe
             for _, other in kinds
             if other.spec["split"] == kind.spec["split"] and "head" not in other.spec
         }
-        index = sources[path].parent / INDEX
-        if index.is_file():
-            link_or_copy(index, where / INDEX)
+        beside = sources[path].parent
+        if (beside / INDEX).is_file() and (beside / SPEC).is_file():
+            spec = read_spec(beside)
+            take_index(beside, spec, where)
             views = {**kind.spec["views"], "count": kind.views}
             content = {**kind.spec, "views": views, "kinds": described}
-            write_json(where / SPEC, {**content, "index": {"sha256": digest_file(index)}})
+            write_json(where / SPEC, {**content, "index": spec["index"]})
