@@ -5,6 +5,7 @@ are gathered from memory maps.
 """
 
 import json
+from collections.abc import Iterable, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -17,11 +18,12 @@ from pipeline.cache.schema import MANIFEST, PIXELS, REGIONS, TASK_LOGITS, VIEWS,
 from pipeline.errors import MenteeError
 from pipeline.mentoring.objective import Batch
 from pipeline.mentoring.schedules import Knots, value_at
-from pipeline.params import Views
+from pipeline.params import HERE, Views
 from pipeline.prepared import Split
 from pipeline.views import COLUMNS, check_regions, draw, pixel_digests, replay
 
 CACHE = Path("data/cache")
+OTHER_CACHES = Path("data/caches")  # of other teachers, each in a folder of its name
 REPLAYED_AT_OPENING = 32  # views that are drawn again and compared with what the teacher saw
 ANSWERS_AT_OPENING = 1000  # plain images whose answers are compared with their labels
 
@@ -30,10 +32,13 @@ class Lessons:
     """One split: its images, its views, and the teacher's answers that a student asks for."""
 
     def __init__(
-        self, split: Split, regions: np.ndarray, logits: Kind | None, features: dict[str, Kind],
-        input_size: int, device: torch.device, resident_bytes: int = 0,
+        self, split: Split, regions: np.ndarray, logits: Sequence[Kind],
+        features: dict[str, Kind], input_size: int, device: torch.device, resident_bytes: int = 0,
     ):  # fmt: skip
-        """Answers are held on the device, smallest first, as long as `resident_bytes` last."""
+        """The mean of all `logits` is told, the geometric mean of the teachers' softmaxes.
+
+        Answers are held on the device, smallest first, as long as `resident_bytes` last.
+        """
         self.split = split
         self.views = len(regions)
         self.images = torch.from_numpy(split.images).to(device)
@@ -42,7 +47,7 @@ class Lessons:
         self.logits, self.features = logits, features
         self.input_size, self.device = input_size, device
         self._held: dict[Kind, torch.Tensor] = {}
-        self.kinds = [*([logits] if logits else []), *features.values()]
+        self.kinds = [*logits, *features.values()]
         for kind in sorted(self.kinds, key=lambda kind: kind.decoded_bytes):
             if kind.decoded_bytes <= resident_bytes:
                 self._held[kind] = load(kind, device)
@@ -61,7 +66,8 @@ class Lessons:
             gathered = torch.from_numpy(kind.gather(views, rows))
             return gathered.to(self.device, non_blocking=True).float()
 
-        logits = None if self.logits is None else answers(self.logits)
+        told = [answers(kind) for kind in self.logits]
+        logits = torch.stack(told).mean(0) if told else None
         features = {tap: answers(kind) for tap, kind in self.features.items()}
         return Batch(pictures, self.labels[chosen], logits, features)
 
@@ -86,40 +92,80 @@ def memory_for_answers(device: torch.device, share: float) -> int:
 def lone_lessons(split: Split, settings: Views, input_size: int, device: torch.device) -> Lessons:
     """Labels only: the same views that a teacher would be shown, and no cache."""
     drawn = [draw(split.ids, view, settings, split.image_size) for view in range(settings.labelled)]
-    return Lessons(split, np.stack(drawn), None, {}, input_size, device)
+    return Lessons(split, np.stack(drawn), [], {}, input_size, device)
 
 
 def mentored_lessons(
-    split: Split, reads_logits: bool, taps: list[str], input_size: int, device: torch.device,
-    root: Path = CACHE, resident_share: float = 0.0,
+    split: Split, reads_logits: bool, taps: Iterable[str], input_size: int, device: torch.device,
+    root: Path = CACHE, resident_share: float = 0.0, teachers: Sequence[str] = (HERE,),
 ) -> Lessons:  # fmt: skip
-    """A split with the teacher's answers from `root/<split>`, checked against the images."""
-    views = open_kind(root, split, VIEWS)
-    logits = open_kind(root, split, TASK_LOGITS) if reads_logits else None
-    features = {tap: open_kind(root, split, features_kind(tap)) for tap in taps}
-    for kind in (*([logits] if logits else []), *features.values()):
-        if dump_of(kind.spec) != dump_of(views.spec):
-            raise MenteeError(
-                f"{kind.folder} is of another dump than {views.folder}: run `mentee dump` and "
-                f"`mentee head` again, or `dvc update` all imports to one revision"
-            )
-        if kind.views < views.views:
-            raise MenteeError(
-                f"{kind.folder} has {kind.views} views, {views.folder} has {views.views}: "
-                f"run `mentee dump` and `mentee head` again"
-            )
-    if logits and logits.shape != (len(split.class_names),):
+    """A split with its teachers' answers, checked against the images.
+
+    Those of the teacher here stand in `root/<split>`, those of others in OTHER_CACHES. A tap is a
+    name, after the teacher's and a slash where it is another one.
+    """
+    roots = {name: root if name == HERE else OTHER_CACHES / name for name in teachers}
+    views = {name: open_kind(folder, split, VIEWS) for name, folder in roots.items()}
+    logits = {name: open_kind(folder, split, TASK_LOGITS) for name, folder in roots.items()
+              if reads_logits}  # fmt: skip
+    features = {}
+    for tap in taps:
+        name, own = teacher_and_tap(tap)
+        features[tap] = open_kind(roots[name], split, features_kind(own))
+        check_same_dump(features[tap], views[name])
+    for name, kind in logits.items():
+        check_same_dump(kind, views[name])
+        check_classes(split, kind)
+    for kind in views.values():
+        check_replay(split, kind)
+    for kind in logits.values():
+        check_answers(split, kind)
+    regions = common_regions(list(views.values()))
+    check_regions(regions.reshape(-1, len(COLUMNS)), split.image_size, views[teachers[0]].folder)
+    resident = memory_for_answers(device, resident_share)
+    return Lessons(split, regions, [*logits.values()], features, input_size, device, resident)
+
+
+def teacher_and_tap(address: str) -> tuple[str, str]:
+    """The two names in a tap's address: `pooled` is the teacher's here, `lite2/pooled` lite2's."""
+    teacher, _, tap = address.rpartition("/")
+    return teacher or HERE, tap
+
+
+def check_same_dump(kind: Kind, views: Kind) -> None:
+    if dump_of(kind.spec) != dump_of(views.spec):
+        raise MenteeError(
+            f"{kind.folder} is of another dump than {views.folder}: run `mentee dump` and "
+            f"`mentee head` again, or `dvc update` all imports to one revision"
+        )
+    if kind.views < views.views:
+        raise MenteeError(
+            f"{kind.folder} has {kind.views} views, {views.folder} has {views.views}: "
+            f"run `mentee dump` and `mentee head` again"
+        )
+
+
+def check_classes(split: Split, logits: Kind) -> None:
+    if logits.shape != (len(split.class_names),):
         raise MenteeError(
             f"{logits.folder} speaks {logits.shape[0]} classes, the data set has "
             f"{len(split.class_names)}: run `mentee head` with head.fit true"
         )
-    check_replay(split, views)
-    if logits:
-        check_answers(split, logits)
-    regions = np.stack([views.view(view, REGIONS) for view in range(views.views)])
-    check_regions(regions.reshape(-1, len(COLUMNS)), split.image_size, views.folder)
-    resident = memory_for_answers(device, resident_share)
-    return Lessons(split, regions, logits, features, input_size, device, resident)
+
+
+def common_regions(kinds: list[Kind]) -> np.ndarray:
+    """What all teachers were shown, int32 `(views, n, 5)`; a MenteeError if they saw others."""
+    first, *others = kinds
+    count = min(kind.views for kind in kinds)
+    regions = np.stack([first.view(view, REGIONS) for view in range(count)])
+    for other in others:
+        for view in range(count):
+            if not np.array_equal(other.view(view, REGIONS), regions[view]):
+                raise MenteeError(
+                    f"{other.folder} has other views than {first.folder}: dump both with the same "
+                    f"seed, padding and flip under views"
+                )
+    return regions
 
 
 def open_kind(root: Path, split: Split, name: str) -> Kind:

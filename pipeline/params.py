@@ -21,7 +21,10 @@ from pipeline.variants import TEACHER, Variant
 
 PARAMS_FILE = Path("params.yaml")
 
+HERE = "here"  # the teacher whose cache is data/cache
 Name = Annotated[str, Field(pattern=r"^[a-z][a-z0-9_]*$")]
+# A teacher's tap, after the teacher's name where it is another than the one here: lite2/pooled.
+Address = Annotated[str, Field(pattern=r"^([a-z][a-z0-9_]*/)?[a-z][a-z0-9_]*$")]
 Fraction = Annotated[float, Field(ge=0, le=1)]
 Seed = Annotated[int, Field(ge=0, lt=2**32)]
 # (t, value): the weight of a term at the share t of training; linear between knots.
@@ -94,10 +97,15 @@ class SoftTargets(Block):
 
 
 class Probe(Block):
-    teacher: Name
+    teacher: Address
     student: str
     distance: Literal[ChannelDistance, OtherDistance] = "rmse"
     match: Literal["projection", "first_channels", "random_projection", "none"]
+
+    @property
+    def asks(self) -> str:
+        """The teacher whose tap it is."""
+        return self.teacher.rpartition("/")[0] or HERE
 
     @model_validator(mode="after")
     def _match_suits_the_distance(self) -> "Probe":
@@ -174,6 +182,12 @@ class Mode(Block):
         return self.reads_features or self.reads_logits
 
 
+def _once(items: list[Any]) -> list[Any]:
+    if len(set(items)) < len(items):
+        raise ValueError(f"each may be listed once only, not {items}")
+    return items
+
+
 def _as_knots(value: Any) -> Any:
     """One number for all of training is a list of one knot."""
     return [(0.0, value)] if isinstance(value, int | float) else value
@@ -192,6 +206,7 @@ class Settings(Block):
     unlabelled: Annotated[list[Knot], BeforeValidator(_as_knots), Field(min_length=1)] = [
         (0.0, 0.0)
     ]
+    teachers: Annotated[list[Name], Field(min_length=1), AfterValidator(_once)] = [HERE]
 
     @model_validator(mode="after")
     def _shares_are_below_1(self) -> "Settings":
@@ -208,15 +223,14 @@ class Settings(Block):
         return any(share > 0 for _, share in self.unlabelled)
 
     @property
+    def reads_others(self) -> bool:
+        """Whether it asks any teacher but the one here."""
+        return self.teachers != [HERE]
+
+    @property
     def mixes(self) -> bool:
         """Whether the student is shown pictures that no teacher saw."""
         return self.mixup > 0 or self.cutmix > 0
-
-
-def _once(items: list[Any]) -> list[Any]:
-    if len(set(items)) < len(items):
-        raise ValueError(f"each may be listed once only, not {items}")
-    return items
 
 
 class Group(Block):
@@ -232,9 +246,10 @@ class Sweep(Block):
     logits: Group
     features: Group
     unlabelled: Group
+    teachers: Group = Group(modes=[], settings=[])
 
     def groups(self) -> Iterator[tuple[str, Group]]:
-        for name in ("labels", "logits", "features", "unlabelled"):
+        for name in ("labels", "logits", "features", "unlabelled", "teachers"):
             yield name, getattr(self, name)
 
 
@@ -272,7 +287,7 @@ class Params(Block):
             )
         _need(self.head.tap in self.teacher.taps, "head.tap", self.head.tap, self.teacher.taps)
         for probe in self.probes:
-            known = probe.teacher in self.teacher.taps
+            known = probe.teacher in self.teacher.taps or probe.asks != HERE
             _need(known, "probes.teacher", probe.teacher, self.teacher.taps)
         for group_name, group in self.sweep.groups():
             for mode in group.modes:
@@ -295,7 +310,8 @@ class Params(Block):
             raise ValueError(
                 f"sweep.{listed}: {mode_name} with {settings_name} belongs under sweep.{reads}: "
                 f"sweep.labels is for beta = gamma = 0, sweep.logits for gamma alone, "
-                f"sweep.features for beta, sweep.unlabelled for settings with unlabelled > 0"
+                f"sweep.features for beta, sweep.unlabelled for settings with unlabelled > 0, "
+                f"sweep.teachers for settings that name other teachers"
             )
         if wrong := self.conflict(mode_name, settings_name):
             raise ValueError(f"sweep.{listed}: {wrong}")
@@ -312,9 +328,20 @@ class Params(Block):
                 f"{mode_name} listens to a teacher, and {settings_name} mixes pictures (mixup, "
                 f"cutmix) of which it has said nothing"
             )
-        if mode.reads_features and not self.probes:
-            return f"modes.{mode_name}.beta is above 0 but probes is empty"
+        if settings.reads_others and not mode.reads_teacher:
+            return f"{mode_name} has no term that listens to the teachers of {settings_name}"
+        if mode.reads_features and not self.probes_of(settings):
+            if not self.probes:
+                return f"modes.{mode_name}.beta is above 0 but probes is empty"
+            return (
+                f"modes.{mode_name}.beta is above 0 but no probe asks a teacher of "
+                f"settings.{settings_name}, {', '.join(settings.teachers)}"
+            )
         return None
+
+    def probes_of(self, settings: Settings) -> list[Probe]:
+        """The probes that ask a teacher whom these settings name."""
+        return [probe for probe in self.probes if probe.asks in settings.teachers]
 
     def variants(self) -> list[Variant]:
         """Every student of the sweep, in the order in which params.yaml lists them."""
@@ -329,6 +356,8 @@ class Params(Block):
 
 def group_of(mode: Mode, settings: Settings) -> str:
     """The group of the sweep that depends on just the files such a student reads."""
+    if settings.reads_others:
+        return "teachers"
     if settings.reads_unlabelled:
         return "unlabelled"
     if mode.reads_features:

@@ -17,6 +17,7 @@ COLOURS = {
     "logits": "#56b4e9",
     "features": "#0072b2",
     "unlabelled": "#d55e00",
+    "teachers": "#009e73",
 }
 LINES = ("#0072b2", "#d55e00", "#009e73", "#cc79a7", "#e69f00", "#56b4e9", "#555555", "#000000")
 STYLE = {

@@ -290,7 +290,7 @@ def test_caches_of_two_backends_have_other_fingerprints_and_nearly_the_same_targ
         kept = Path(shutil.copytree("data/cache", f"cache-{compute.precision}"))
         opened[compute] = lessons_of(["middle", "pooled"], root=kept)
     one, other = opened.values()
-    assert one.logits.fingerprint != other.logits.fingerprint
+    assert one.logits[0].fingerprint != other.logits[0].fingerprint
     rows, views = np.tile(np.arange(20), 3), np.repeat(np.arange(3), 20)
     batches = [lessons.batch(rows, views) for lessons in (one, other)]
     assert torch.equal(batches[0].pictures, batches[1].pictures)

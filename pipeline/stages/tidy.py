@@ -44,5 +44,5 @@ def unread_taps(params: Params) -> list[str]:
     read = {params.head.tap} if params.head.fit else set()
     for variant in params.variants():
         if params.modes[variant.mode].reads_features:
-            read |= {probe.teacher for probe in params.probes}
+            read |= {probe.teacher for probe in params.probes_of(params.settings[variant.settings])}
     return sorted(params.teacher.taps.keys() - read)

@@ -17,6 +17,7 @@ from pipeline.mentoring.objective import Objective, Pair
 from pipeline.mentoring.probes import Probe
 from pipeline.metrics import score
 from pipeline.params import Mode, Params, Settings, SoftTargets
+from pipeline.params import Probe as ProbeParams
 from pipeline.prepared import PREPARED_FILE, Split, read_split
 from pipeline.progress import say
 from pipeline.regularisers import weights_of
@@ -41,7 +42,8 @@ def train(params: Params, variant: Variant) -> None:
     card = Card.of(params.student, settings.dropout, labelled.class_names, images, about)
     student = Student(card).to(compute.device)
 
-    taps = sorted({probe.teacher for probe in params.probes}) if mode.reads_features else []
+    asked = params.probes_of(settings) if mode.reads_features else []
+    taps = sorted({probe.teacher for probe in asked})
     mentored = bool(taps) or mode.reads_logits
     size, device = params.student.input_size, compute.device
 
@@ -50,16 +52,16 @@ def train(params: Params, variant: Variant) -> None:
             return lone_lessons(split, params.views, size, device)
         opened = mentored_lessons(
             split, mode.reads_logits, taps, size, device,
-            resident_share=params.runtime.resident_share,
+            resident_share=params.runtime.resident_share, teachers=settings.teachers,
         )  # fmt: skip
-        if opened.logits:
-            refuse_partial(opened.logits, params.soft_targets)
+        for logits in opened.logits:
+            refuse_partial(logits, params.soft_targets)
         return opened
 
     seen = lessons(labelled)
     extra = lessons(unlabelled) if unlabelled else None
     mixture = Mixture(seen, extra, settings.unlabelled, params.training.batch_size, variant.seed)
-    probes = make_probes(params, student, seen) if mode.reads_features else []
+    probes = make_probes(asked, student, seen)
     weights = weights_of(student.network)
     objective = Objective(mode, params.soft_targets, probes, settings, weights).to(device)
     say(f"{variant.name}: {student.count_parameters():,} parameters on {compute}")
@@ -155,12 +157,12 @@ def refuse_partial(logits: Kind, soft_targets: SoftTargets) -> None:
 
 
 def make_probes(
-    params: Params, student: Student, lessons: Lessons
+    asked: list[ProbeParams], student: Student, lessons: Lessons
 ) -> list[tuple[Pair, torch.nn.Module]]:
-    """A probe for every pair in params, fitted to the shapes of both sides."""
-    shapes = student.feature_shapes({probe.student for probe in params.probes})
+    """A probe for every pair that is asked for, fitted to the shapes of both sides."""
+    shapes = student.feature_shapes({probe.student for probe in asked})
     made = []
-    for probe in params.probes:
+    for probe in asked:
         kind = lessons.features[probe.teacher]
         mean, std = map(torch.from_numpy, kind.statistics())
         module = Probe(probe.distance, probe.match, shapes[probe.student], kind.shape, mean, std)
