@@ -1,135 +1,164 @@
-"""What a teacher is worth by the number of labels: the tables of docs/results.md.
+"""What a teacher is worth, on real data: the tables of docs/results.md.
 
-    python benchmarks/accuracy.py --folder work              # every size: hours on two cores
-    python benchmarks/accuracy.py --folder work --size 50    # one; what is there already is kept
+    python benchmarks/accuracy.py --folder work cifar10             # hours on two cores
+    python benchmarks/accuracy.py --folder work cifar10 --row 50    # one row: half an hour
 
-For every number of labels per class: prepare, dump and head with params.yaml as it stands, then
-students of every mode and seed. The regulariser of the lone student is the one that validation
-likes best with the first seed; the test split is read to report and never to choose.
+Every row is a project of its own under the folder: prepare, dump and head, then students of every
+mode and seed. What is there already is kept. The lone student's regulariser is the one that
+validation likes best with the first seed; the test split is read to report and never to choose.
 """
 
 import json
+import re
 import statistics
 from contextlib import chdir
 from pathlib import Path
 from typing import Any
 
 import click
-from rows import update_page
+from experiments import LONE, SEEDS, TABLES, Named, Row, Table
+from rows import replace_between
 from ruamel.yaml import YAML
 
-from pipeline.files import write_json
+from pipeline.files import write_json, write_text
 from pipeline.params import Params, load_params
 from pipeline.stages.dump import dump
 from pipeline.stages.evaluate import evaluate, evaluate_teacher
 from pipeline.stages.head import head
 from pipeline.stages.prepare import prepare
 from pipeline.stages.train import train
-from pipeline.variants import PLAIN, TEACHER, Variant
+from pipeline.variants import TEACHER, Variant
 
 HERE = Path(__file__).parent
-SIZES = (1, 10, 50, 100, 250, 500)
-SEEDS = (0, 1, 2)
-REGULARISERS = ("dropout", "l1", "l2", "smoothing", "mixup", "cutmix", "early_stopping")
-LONE = ("independent", PLAIN)
-MENTORED = (
-    ("adamant", PLAIN), ("obedient", PLAIN), ("gullible", PLAIN), ("obedient", "unlabelled"),
-)  # fmt: skip
-COLUMNS = (
-    "labels a class", "alone", "alone, regularised", "adamant", "obedient", "gullible",
-    "obedient + unlabelled", "teacher",
-)  # fmt: skip
+SPLITS = ("validation", "test")
+REGULARISED = "alone, regularised"
 
-Scores = dict[str, dict[str, float]]  # by split: accuracy and the others
+Scores = dict[str, dict[str, float]]  # by split: accuracy, nll and calibration error
 
 
 @click.command()
+@click.argument("names", nargs=-1, required=True, type=click.Choice(list(TABLES)))
 @click.option("--folder", type=click.Path(path_type=Path, file_okay=False), required=True,
-              help="Where everything is made and kept; some GB.")  # fmt: skip
-@click.option("--size", "sizes", type=int, multiple=True, default=SIZES, show_default=True,
-              help="Labels per class.")  # fmt: skip
+              help="Where everything is made and kept, some GB; downloads in raw.")  # fmt: skip
+@click.option("--row", "wanted", multiple=True, help="Only rows that begin with this name.")
 @click.option("--seed", "seeds", type=int, multiple=True, default=SEEDS, show_default=True)
 @click.option("--results", type=click.Path(path_type=Path), default=HERE / "accuracy.json",
-              help="JSON that keeps the results of all sizes.")  # fmt: skip
+              help="JSON that keeps all results.")  # fmt: skip
 @click.option("--page", type=click.Path(path_type=Path), default=HERE.parent / "docs/results.md",
-              help="The page whose table is replaced.")  # fmt: skip
+              help="The page whose tables are replaced.")  # fmt: skip
+@click.option("--params", type=click.Path(path_type=Path), default=HERE.parent / "params.yaml",
+              help="What the rows change.")  # fmt: skip
 def main(
-    folder: Path, sizes: tuple[int, ...], seeds: tuple[int, ...], results: Path, page: Path
-) -> None:
-    """Train and test every student, and write the table."""
-    results, page = results.absolute(), page.absolute()
-    for size in sizes:
-        home = set_up(folder.absolute(), size)
-        with chdir(home):
-            made = measure(load_params(), seeds)
-        known = json.loads(results.read_text()) if results.is_file() else {}
-        write_json(results, {**known, str(size): made})
-        update_page(page, table(json.loads(results.read_text())))
+    names: tuple[str, ...], folder: Path, wanted: tuple[str, ...], seeds: tuple[int, ...],
+    results: Path, page: Path, params: Path,
+) -> None:  # fmt: skip
+    """Train and test every student of the tables NAMES, and write them."""
+    results, page, params = results.absolute(), page.absolute(), params.absolute()
+    for name in names:
+        for row in TABLES[name].rows:
+            if wanted and row.name.split(",")[0] not in wanted:
+                continue
+            with chdir(set_up(folder.absolute(), name, row, params)):
+                made = measure(load_params(), row, seeds)
+            known = json.loads(results.read_text()) if results.is_file() else {}
+            known.setdefault(name, {})[row.name] = made
+            write_json(results, known)
+            update_page(page, name, known[name])
 
 
-def set_up(folder: Path, size: int) -> Path:
-    """A project for this many labels; downloads, and shards that fit all sizes, are shared."""
-    home = folder / f"{size:03}"
+def set_up(folder: Path, table: str, row: Row, params: Path) -> Path:
+    """A project for a row; downloads, and shards that fit several rows, are shared."""
+    home = folder / f"{table}-{re.sub('[^a-z0-9]+', '-', row.name.lower())}"
     (home / "data").mkdir(parents=True, exist_ok=True)
-    for shared, place in ((HERE.parent / "data/raw", "data/raw"), (folder / "scratch", ".work")):
-        shared.mkdir(parents=True, exist_ok=True)
+    for shared, place in ((folder / "raw", "data/raw"), (folder / "scratch", ".work")):
+        shared.mkdir(exist_ok=True)
         if not (home / place).exists():
             (home / place).symlink_to(shared)
+    images = TABLES[table].images
+    if images and not (folder / "raw" / images).is_dir():
+        raise click.ClickException(f"{folder / 'raw' / images} is not here: see docs/results.md")
     yaml = YAML()
-    content = yaml.load(HERE.parent / "params.yaml")
-    content["data"]["labelled_per_class"] = size
+    content = yaml.load(params)
+    for block, changes in row.changes.items():
+        content[block].update(changes)
     yaml.dump(content, home / "params.yaml")
     return home
 
 
-def measure(params: Params, seeds: tuple[int, ...]) -> dict[str, Any]:
-    """Scores by student and seed, in the folder that this is."""
+def measure(params: Params, row: Row, seeds: tuple[int, ...]) -> dict[str, Any]:
+    """Scores by network and seed, in the folder that this is."""
     if not Path("metrics/teacher.json").exists():
         prepare(params)
         dump(params)
         head(params)
         evaluate_teacher()
-    tried = {name: scores_of(params, LONE[0], name, seeds[0]) for name in REGULARISERS}
-    best = max(tried, key=lambda name: tried[name]["validation"]["accuracy"])
-    students = {}
-    for mode, settings in (LONE, (LONE[0], best), *MENTORED):
-        title = Variant(mode, settings, 0).title
-        students[title] = {seed: scores_of(params, mode, settings, seed) for seed in seeds}
-    return {
-        "regulariser": best,
-        "tried": {name: scores["validation"]["accuracy"] for name, scores in tried.items()},
-        "students": students,
-        TEACHER: json.loads(Path("metrics/teacher.json").read_text()),
+    tried = {name: scores_of(params, (LONE, name), seeds[0]) for name in row.regularisers}
+    networks = {Variant(*named, 0).title: named for named in row.students}
+    if tried:
+        best = max(tried, key=lambda name: tried[name]["validation"]["accuracy"])
+        networks[REGULARISED] = (LONE, best)
+    made = {
+        title: {seed: scores_of(params, named, seed) for seed in seeds}
+        for title, named in networks.items()
     }
+    teacher = json.loads(Path("metrics/teacher.json").read_text())
+    made[TEACHER] = {0: {split: teacher[split] for split in SPLITS}}
+    accuracies = {name: scores["validation"]["accuracy"] for name, scores in tried.items()}
+    return {"tried": accuracies, "networks": made}
 
 
-def scores_of(params: Params, mode: str, settings: str, seed: int) -> Scores:
-    variant = Variant(mode, settings, seed)
+def scores_of(params: Params, named: Named, seed: int) -> Scores:
+    variant = Variant(*named, seed)
     path = Path("metrics", f"{variant.name}.json")
     if not path.exists():
         train(params, variant)
         evaluate(params, variant)
     scores = json.loads(path.read_text())
-    return {split: scores[split] for split in ("validation", "test")}
+    return {split: scores[split] for split in SPLITS}
 
 
-def table(results: dict[str, Any]) -> str:
-    lines = ["| " + " | ".join(COLUMNS) + " |", "| ---: " * len(COLUMNS) + "|"]
-    for size in sorted(results, key=int):
-        made = results[size]
-        cells = [size]
-        for title, by_seed in made["students"].items():
-            name = f" ({made['regulariser']})" if title.endswith(made["regulariser"]) else ""
-            cells.append(spread([scores["test"]["accuracy"] for scores in by_seed.values()]) + name)
-        cells.append(f"{100 * made[TEACHER]['test']['accuracy']:.1f}")
-        lines.append("| " + " | ".join(cells) + " |")
-    return "\n".join(lines)
+def update_page(page: Path, name: str, results: dict[str, Any]) -> None:
+    text = page.read_text(encoding="utf-8")
+    write_text(page, replace_between(text, as_table(TABLES[name], results), name))
 
 
-def spread(values: list[float]) -> str:
-    """Mean and standard deviation in percent."""
-    mean = f"{100 * statistics.fmean(values):.1f}"
-    return f"{mean} ± {100 * statistics.stdev(values):.1f}" if len(values) > 1 else mean
+def as_table(table: Table, results: dict[str, Any]) -> str:
+    """Markdown of what has been measured, in the order of the rows."""
+    made = {row.name: results[row.name] for row in table.rows if row.name in results}
+    if table.all_scores:
+        columns = ["labels a class, head", "network", "accuracy (%)", "nll (nats)",
+                   "calibration error (%)"]  # fmt: skip
+        lines = [
+            [name, title, spread(scores, "accuracy", 100), spread(scores, "nll", 1),
+             spread(scores, "ece", 100)]
+            for name, content in made.items()
+            for title, scores in content["networks"].items()
+        ]  # fmt: skip
+    else:
+        titles = list(dict.fromkeys(t for content in made.values() for t in content["networks"]))
+        columns = ["labels a class", *titles]
+        lines = [
+            [name, *(cell(content, title) for title in titles)] for name, content in made.items()
+        ]
+    rule = ["---", *["---:"] * (len(columns) - 1)]
+    return "\n".join("| " + " | ".join(line) + " |" for line in (columns, rule, *lines))
+
+
+def cell(content: dict[str, Any], title: str) -> str:
+    if title not in content["networks"]:
+        return ""
+    text = spread(content["networks"][title], "accuracy", 100)
+    if title == REGULARISED:
+        text += f" ({max(content['tried'], key=content['tried'].__getitem__)})"
+    return text
+
+
+def spread(scores: dict[str, Scores], score: str, scale: float) -> str:
+    """Mean and, over several seeds, standard deviation on the test split."""
+    values = [scale * by_split["test"][score] for by_split in scores.values()]
+    digits = 1 if scale == 100 else 3
+    mean = f"{statistics.fmean(values):.{digits}f}"
+    return f"{mean} ± {statistics.stdev(values):.{digits}f}" if len(values) > 1 else mean
 
 
 if __name__ == "__main__":

@@ -9,7 +9,6 @@ from typing import Any
 
 from pipeline.files import write_json, write_text
 
-BEGIN, END = "<!-- measured: begin -->", "<!-- measured: end -->"
 HEADER = "| what | ratio | spread | target | | measured |\n| --- | ---: | ---: | ---: | --- | --- |"
 
 
@@ -96,13 +95,14 @@ def table(results: Results, names: list[str]) -> str:
     return "\n".join([*(f"Measured on: {name}." for name in machines), "", HEADER, *lines])
 
 
-def replace_between(page: str, content: str) -> str:
-    """The page with `content` between its markers, whatever stood there."""
-    before, begin, rest = page.partition(BEGIN)
-    _, end, after = rest.partition(END)
+def replace_between(page: str, content: str, name: str = "measured") -> str:
+    """The page with `content` between the markers of that name, whatever stood there."""
+    first, last = f"<!-- {name}: begin -->", f"<!-- {name}: end -->"
+    before, begin, rest = page.partition(first)
+    _, end, after = rest.partition(last)
     if not begin or not end:
-        raise ValueError(f"the page lacks {BEGIN} or {END}")
-    return f"{before}{BEGIN}\n{content}\n{END}{after}"
+        raise ValueError(f"the page lacks {first} or {last}")
+    return f"{before}{begin}\n{content}\n{end}{after}"
 
 
 def update_page(path: Path, content: str) -> None:

@@ -1,12 +1,15 @@
 """The benchmarks at a tiny size: they run and fill the table. Nothing here depends on time."""
 
 import json
+import shutil
 import subprocess
 import sys
 from pathlib import Path
 
 import pytest
-from projects import REPOSITORY
+from projects import REPOSITORY, TINY, edit_params
+
+from pipeline.params import load_params
 
 BENCHMARKS = REPOSITORY / "benchmarks"
 
@@ -57,6 +60,49 @@ def test_the_table_says_what_falls_short(tmp_path: Path) -> None:
     assert replace_between(once, text) == once
     with pytest.raises(ValueError, match="lacks"):
         replace_between("no markers", text)
+
+
+def test_the_results_are_made_by_the_pipeline_itself_and_stand_in_the_page(tmp_path: Path) -> None:
+    """One row of every student, on digits; a second run trains nothing again."""
+    page, results, params = (tmp_path / name for name in ("page.md", "some.json", "params.yaml"))
+    page.write_text("Before.\n<!-- cifar10: begin -->\nold\n<!-- cifar10: end -->\nAfter.\n")
+    shutil.copy(REPOSITORY / "params.yaml", params)
+    edit_params(params, TINY)
+    command = [sys.executable, BENCHMARKS / "accuracy.py", "cifar10", "--row", "10", "--seed", "0"]
+    command += ["--folder", tmp_path / "work", "--results", results, "--page", page]
+    command += ["--params", params]
+    printed = []
+    for _ in range(2):
+        done = subprocess.run(command, cwd=REPOSITORY, text=True, capture_output=True)
+        assert done.returncode == 0, done.stderr
+        printed.append(done.stdout)
+    assert "parameters on CPU" in printed[0] and printed[1] == ""
+    made = json.loads(results.read_text())["cifar10"]["10"]
+    scores = json.loads((tmp_path / "work/cifar10-10/metrics/obedient-plain-0.json").read_text())
+    assert made["networks"]["obedient"]["0"]["test"] == scores["test"]
+    best = max(made["tried"], key=made["tried"].__getitem__)
+    accuracy = f"{100 * scores['test']['accuracy']:.1f}"
+    (line,) = [line for line in page.read_text().splitlines() if line.startswith("| 10 |")]
+    assert accuracy in line and f"({best})" in line
+    assert "old" not in page.read_text()
+
+
+def test_the_pages_have_places_for_their_tables() -> None:
+    from experiments import TABLES
+    from rows import replace_between
+
+    page = (REPOSITORY / "docs/results.md").read_text(encoding="utf-8")
+    assert all("new table" in replace_between(page, "new table", name) for name in TABLES)
+
+
+def test_every_student_of_the_results_stands_in_the_params() -> None:
+    from experiments import LONE, TABLES
+
+    params = load_params(REPOSITORY / "params.yaml")
+    for table in TABLES.values():
+        for row in table.rows:
+            for mode, settings in (*row.students, *((LONE, name) for name in row.regularisers)):
+                assert params.conflict(mode, settings) is None, (mode, settings)
 
 
 def test_the_benchmarks_page_has_a_place_for_its_table() -> None:
