@@ -1,5 +1,6 @@
 """The DAG with real DVC, real git and the real stages: which edit runs what."""
 
+import shutil
 from pathlib import Path
 
 import pytest
@@ -76,6 +77,19 @@ def test_another_tap_runs_the_dump_and_the_students_that_probe(project: Path) ->
 def test_a_mode_runs_only_the_students_of_that_mode(project: Path) -> None:
     edit_params(project / "params.yaml", {"modes": {"soft": {"gamma": [[0, 0.5]]}}})
     assert repro(project) == stages_of({"logits@soft-plain-0"})
+
+
+def test_another_teachers_cache_runs_only_the_students_that_listen_to_it(project: Path) -> None:
+    shutil.copytree(project / "data/cache", project / "data/caches/twin")
+    assert repro(project) == set()
+    both = {"settings": {"both": {"teachers": ["here", "twin"]}},
+            "sweep": {"teachers": {"modes": ["obedient"], "settings": ["both"]}}}  # fmt: skip
+    edit_params(project / "params.yaml", both)
+    listening = stages_of({"teachers@obedient-both-0"})
+    assert repro(project) == listening
+    assert repro(project) == set()
+    shutil.copytree(project / "data/cache/test", project / "data/caches/third/test")
+    assert "train-teachers@obedient-both-0:" in shell("dvc", "status", cwd=project).stdout
 
 
 def test_a_student_that_is_dropped_runs_the_report_only(project: Path) -> None:
