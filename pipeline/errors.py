@@ -1,5 +1,8 @@
 """The one exception that a user is meant to read."""
 
+from collections.abc import Iterable
+from difflib import get_close_matches
+
 
 class MenteeError(Exception):
     """Something the user can mend; its text is one line: what is wrong and what to do."""
@@ -18,3 +21,9 @@ def printable(text: str) -> str:
 def reason(error: Exception) -> str:
     """What an exception of a library says, short enough to be quoted on a line."""
     return " ".join(str(error).split())[:200]
+
+
+def near(name: str, known: Iterable[str]) -> str:
+    """What may have been meant by a name that is not known: the end of a sentence, or nothing."""
+    found = get_close_matches(name, list(known), n=5)
+    return f"; near are {', '.join(found)}" if found else ""

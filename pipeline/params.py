@@ -1,5 +1,6 @@
 """params.yaml as typed, frozen objects: everything a user may turn, checked before any work."""
 
+import re
 from collections.abc import Iterator
 from pathlib import Path
 from typing import Annotated, Any, Literal, get_args
@@ -120,9 +121,29 @@ class Probe(Block):
         return self
 
 
+def _of_whole_blocks(model: str) -> str:
+    """A residual network has three layers of n blocks of two convolutions, and some around them."""
+    if found := re.match(r"(resnet|wrn_)(\d+)", model):
+        depth, around = int(found[2]), {"resnet": 2, "wrn_": 4}[found[1]]
+        if depth <= around or (depth - around) % 6:
+            below = max(depth - around, 6) // 6 * 6 + around
+            raise ValueError(
+                f"{model!r} is not allowed: its depth must be 6n + {around}, like {below} or "
+                f"{below + 6}"
+            )
+    return model
+
+
 class Student(Block):
-    model: str = Field(pattern=r"^(fiveconv|torchvision:\w+)$")
+    model: Annotated[
+        str,
+        Field(
+            pattern=r"^(fiveconv|resnet\d{1,3}(x4)?|wrn_\d{1,3}_[1-9]\d?|(torchvision|timm):\w+)$"
+        ),
+        AfterValidator(_of_whole_blocks),
+    ]
     width: int = Field(ge=2, le=1024, multiple_of=2)
+    depth: int = Field(ge=3, le=100, default=5)
     input_size: int = Field(ge=8, le=1024)
 
 

@@ -1,5 +1,8 @@
 """The networks trained from scratch, their taps, and how they are kept on disk."""
 
+from collections import OrderedDict
+from collections.abc import Callable, Iterable
+from contextlib import AbstractContextManager
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -9,37 +12,35 @@ from safetensors import SafetensorError
 from safetensors.torch import load_file, save_file
 from torch import nn
 
-from pipeline.errors import MenteeError
+from pipeline.errors import MenteeError, near, reason
 from pipeline.files import read_json, write_json, written_whole
 from pipeline.params import Student as StudentParams
+from pipeline.resnets import residual
 from pipeline.taps import tapped
 
 WEIGHTS_FILE, CARD_FILE = "student.safetensors", "student.json"
-FORMAT = 1
+FORMAT = 2  # format 1 knew no depth: its fiveconv had five convolutions
 
 
-class FiveConv(nn.Module):
-    """Five 3x3 convolutions and a linear layer, after the mentee of Venkatesan and Li (2016).
+def fiveconv(classes: int, width: int, depth: int, dropout: float) -> nn.Module:
+    """3x3 convolutions and a linear layer, after the mentee of Venkatesan and Li (2016).
 
-    Channels are w/2, w, w, 2w, 2w. Maps are halved after the first, second and fourth convolution,
+    The convolutions are spread evenly over three resolutions with w/2, w and 2w channels, the
+    smaller ones taking what is left over: 1, 2 and 2 of five. The first of each halves its maps
     before batch normalisation and ReLU, so that little work is done on large maps. The taps are
-    `conv1` to `conv5` `(n, C, h, w)` and `pooled` `(n, 2w)`.
+    `conv1` to `conv<depth>` `(n, C, h, w)` and `pooled` `(n, 2w)`.
     """
-
-    def __init__(self, classes: int, width: int, dropout: float):
-        super().__init__()
-        self.conv1 = _convolution(3, width // 2, halve=True)
-        self.conv2 = _convolution(width // 2, width, halve=True)
-        self.conv3 = _convolution(width, width, halve=False)
-        self.conv4 = _convolution(width, 2 * width, halve=True)
-        self.conv5 = _convolution(2 * width, 2 * width, halve=False)
-        self.pooled = nn.Sequential(nn.AdaptiveAvgPool2d(1), nn.Flatten())
-        self.dropout = nn.Dropout(dropout)
-        self.classifier = nn.Linear(2 * width, classes)
-
-    def forward(self, images: torch.Tensor) -> torch.Tensor:
-        maps = self.conv5(self.conv4(self.conv3(self.conv2(self.conv1(images)))))
-        return self.classifier(self.dropout(self.pooled(maps)))
+    counts = (depth // 3, (depth + 1) // 3, (depth + 2) // 3)
+    parts: OrderedDict[str, nn.Module] = OrderedDict()
+    before = 3
+    for channels, count in zip((width // 2, width, 2 * width), counts, strict=True):
+        for number in range(count):
+            parts[f"conv{len(parts) + 1}"] = _convolution(before, channels, halve=number == 0)
+            before = channels
+    parts["pooled"] = nn.Sequential(nn.AdaptiveAvgPool2d(1), nn.Flatten())
+    parts["dropout"] = nn.Dropout(dropout)
+    parts["classifier"] = nn.Linear(before, classes)
+    return nn.Sequential(parts)
 
 
 def _convolution(channels_in: int, channels_out: int, halve: bool) -> nn.Sequential:
@@ -57,6 +58,7 @@ class Card:
 
     model: str
     width: int
+    depth: int
     dropout: float
     input_size: int
     image_size: int
@@ -73,8 +75,9 @@ class Card:
         """A card whose mean and deviation are those of `images` uint8 `(n, H, W, 3)`, in 0..1."""
         pixels = images.double().div(255).flatten(0, 2)
         return cls(
-            params.model, params.width, dropout, params.input_size, images.shape[1], class_names,
-            tuple(pixels.mean(0).tolist()), tuple(pixels.std(0).clamp_min(1e-3).tolist()), about,
+            params.model, params.width, params.depth, dropout, params.input_size, images.shape[1],
+            class_names, tuple(pixels.mean(0).tolist()),
+            tuple(pixels.std(0).clamp_min(1e-3).tolist()), about,
         )  # fmt: skip
 
 
@@ -92,14 +95,27 @@ class Student(nn.Module):
         inputs = (pictures - self.shift) / self.scale
         return self.network(inputs.contiguous(memory_format=torch.channels_last))
 
+    def tapped(self, taps: Iterable[str]) -> AbstractContextManager[dict[str, torch.Tensor]]:
+        """Read the features at `taps`, module paths of the network: see `pipeline.taps`."""
+        return tapped(self.network, {tap: tap for tap in taps}, "probes.student")
+
     def feature_shapes(self, taps: set[str]) -> dict[str, tuple[int, ...]]:
-        """The shape of one row of features at each tap; a MenteeError lists the taps there are."""
+        """The shape of one row of features at each tap, `(C,)` or `(C, h, w)`.
+
+        A MenteeError says which tap is no such place, and which places there are.
+        """
         size = self.card.input_size
-        device = self.scale.device
         was_training = self.training
-        with torch.inference_mode(), tapped(self.network, {tap: tap for tap in taps}) as features:
-            self.eval()(torch.zeros(1, 3, size, size, device=device))
+        with torch.no_grad(), self.tapped(taps) as features:
+            self.eval()(torch.zeros(1, 3, size, size, device=self.scale.device))
         self.train(was_training)
+        for tap in sorted(taps):
+            found = features.get(tap)
+            if not isinstance(found, torch.Tensor) or found.dim() not in (2, 4):
+                raise MenteeError(
+                    f"probes.student: {tap} is never run, or puts out no features of shape (n, C) "
+                    f"or (n, C, h, w): tap another module"
+                )
         return {tap: tuple(features[tap].shape[1:]) for tap in taps}
 
     def count_parameters(self) -> int:
@@ -107,40 +123,82 @@ class Student(nn.Module):
 
 
 def _build(card: Card) -> nn.Module:
-    classes = len(card.class_names)
     library, _, name = card.model.partition(":")
-    if library == "fiveconv":
-        network: nn.Module = FiveConv(classes, card.width, card.dropout)
+    classes = len(card.class_names)
+    if library in LIBRARIES:
+        network = _from_library(card, LIBRARIES[library], name)
+    elif card.model == "fiveconv":
+        network = fiveconv(classes, card.width, card.depth, card.dropout)
     else:
-        import torchvision
-
-        if library != "torchvision" or name not in torchvision.models.list_models(
-            module=torchvision.models
-        ):
-            raise MenteeError(
-                f"student.model: {card.model!r} is neither fiveconv nor in torchvision.models"
-            )
-        # The Inception family answers with a tuple while it trains, unless told not to.
-        plain = {"aux_logits": False} if name in ("googlenet", "inception_v3") else {}
-        network = torchvision.models.get_model(name, weights=None, num_classes=classes, **plain)
-        _set_dropout(network, name, card.dropout)
+        network = residual(card.model, classes, card.dropout)
     return network.to(memory_format=torch.channels_last)
 
 
-def _set_dropout(network: nn.Module, name: str, rate: float) -> None:
-    """Torchvision's networks bring dropout layers of their own: give them the variant's rate."""
+def _from_library(card: Card, make: Callable[[str, Card], nn.Module], name: str) -> nn.Module:
+    """An architecture without weights, tried with one picture: not every one takes every size."""
+    size = card.input_size
+    try:
+        network = make(name, card)
+        with torch.no_grad():
+            network.eval()(torch.zeros(1, 3, size, size))
+    except (AssertionError, RuntimeError, TypeError, ValueError) as error:
+        why = reason(error) or type(error).__name__
+        raise MenteeError(
+            f"student.input_size: {card.model} does not take {size} pixels ({why}): take more, or "
+            f"another model"
+        ) from None
+    return network.train()
+
+
+def _torchvision(name: str, card: Card) -> nn.Module:
+    import torchvision
+
+    known = torchvision.models.list_models(module=torchvision.models)
+    if name not in known:
+        raise MenteeError(f"student.model: torchvision has no {name!r}{near(name, known)}")
+    own: dict[str, Any] = {}
+    if name in ("googlenet", "inception_v3"):  # they answer with a tuple while they train
+        own["aux_logits"] = False
+    if name.startswith("vit_"):
+        own["image_size"] = card.input_size
+    network = torchvision.models.get_model(
+        name, weights=None, num_classes=len(card.class_names), **own
+    )
+    # They bring dropout layers, with rates of their own.
     layers = [module for module in network.modules() if isinstance(module, nn.Dropout)]
-    if rate and not layers:
-        raise MenteeError(f"settings: dropout is set, but torchvision:{name} has no dropout layer")
+    if card.dropout and not layers:
+        raise MenteeError(f"settings: dropout is set, but {card.model} has no dropout layer")
     for layer in layers:
-        layer.p = rate
+        layer.p = card.dropout
+    return network
+
+
+def _timm(name: str, card: Card) -> nn.Module:
+    import timm  # it loads slowly
+
+    known = timm.list_models()
+    if name not in known:
+        raise MenteeError(f"student.model: timm has no {name!r}{near(name, known)}")
+    own: dict[str, Any] = {}
+    if timm.get_pretrained_cfg(name).fixed_input_size:
+        own["img_size"] = card.input_size
+    return timm.create_model(name, num_classes=len(card.class_names), drop_rate=card.dropout, **own)
+
+
+LIBRARIES = {"torchvision": _torchvision, "timm": _timm}
 
 
 def save_student(student: Student, folder: Path) -> None:
-    """Weights as safetensors, the card as JSON: files that cannot run anything."""
+    """Weights as safetensors, the card as JSON: files that cannot run anything.
+
+    What several names of a network share is written under each of them.
+    """
     card = student.card
     content = {**vars(card), "format": FORMAT}
-    state = {key: value.contiguous() for key, value in student.network.state_dict().items()}
+    state = {
+        key: value.clone(memory_format=torch.contiguous_format)
+        for key, value in student.network.state_dict().items()
+    }
     with written_whole(folder / WEIGHTS_FILE) as partial:
         save_file(state, partial)
     write_json(folder / CARD_FILE, content)
@@ -150,10 +208,15 @@ def load_student(folder: Path) -> Student:
     """The student in a folder that `mentee train` wrote, in eval mode on the CPU."""
     try:
         content = read_json(folder / CARD_FILE)
-        if content.pop("format") != FORMAT:
+        version = content.pop("format")
+        if version == 1:
+            content["depth"] = 5
+        elif version != FORMAT:
             raise MenteeError(f"{folder} was written by another version: train it again")
         for field in ("class_names", "mean", "std"):
             content[field] = tuple(content[field])
+        # A card may be a stranger's: it asks for no network that params could not ask for.
+        StudentParams(**{key: content[key] for key in StudentParams.model_fields})
         student = Student(Card(**content))
         student.network.load_state_dict(load_file(folder / WEIGHTS_FILE))
     except FileNotFoundError:
@@ -163,6 +226,7 @@ def load_student(folder: Path) -> Student:
     except (
         AttributeError, KeyError, TypeError, ValueError, RuntimeError, SafetensorError,
     ) as error:  # fmt: skip
-        reason = " ".join(str(error).split())[:200]
-        raise MenteeError(f"{folder} holds a damaged student ({reason}): train it again") from None
+        raise MenteeError(
+            f"{folder} holds a damaged student ({reason(error)}): train it again"
+        ) from None
     return student.eval()

@@ -2,20 +2,26 @@
 
 from collections.abc import Iterator
 from contextlib import contextmanager
+from textwrap import shorten
 from typing import Any
 
 import torch
 from torch import nn
 
-from pipeline.errors import MenteeError
+from pipeline.errors import MenteeError, near
+
+LISTED = 300  # characters of module paths in an error
 
 
 @contextmanager
-def tapped(network: nn.Module, modules: dict[str, str]) -> Iterator[dict[str, torch.Tensor]]:
+def tapped(
+    network: nn.Module, modules: dict[str, str], key: str
+) -> Iterator[dict[str, torch.Tensor]]:
     """Read what modules put out: `modules` is name -> module path, like {"late": "blocks.4"}.
 
     Yields a dictionary that holds, after each forward pass, the output of every module by name.
-    A path that does not exist is a MenteeError that lists those that do.
+    A path that does not exist is a MenteeError that names the `key` of params, where {} stands for
+    the name, and lists the paths that do exist.
     """
     known = dict(network.named_modules())
     features: dict[str, torch.Tensor] = {}
@@ -31,10 +37,18 @@ def tapped(network: nn.Module, modules: dict[str, str]) -> Iterator[dict[str, to
     try:
         for name, path in modules.items():
             if path not in known or not path:
-                paths = ", ".join(sorted(filter(None, known)))
-                raise MenteeError(f"tap {name!r}: no module {path!r} here; there are: {paths}")
+                raise MenteeError(f"{key.format(name)}: {_not_there(path, known)}")
             handles.append(known[path].register_forward_hook(keep(name)))
         yield features
     finally:
         for handle in handles:
             handle.remove()
+
+
+def _not_there(path: str, known: dict[str, nn.Module]) -> str:
+    """Near paths, of its own level if there are any; then all, outermost first, cut to a line."""
+    paths = sorted(filter(None, known), key=lambda path: path.count("."))
+    level = [other for other in paths if other.count(".") == path.count(".")]
+    hint = near(path, level) or near(path, paths)
+    listed = shorten(", ".join(paths), LISTED, placeholder=f" ... ({len(paths)} in all)")
+    return f"no module {path!r} in the network{hint}; there are: {listed}"

@@ -78,7 +78,7 @@ class Teacher:
         inputs = (pictures.to(self.compute.device) - self._shift) / self._scale
         inputs = inputs.contiguous(memory_format=torch.channels_last)
         modules = {name: tap.module for name, tap in self.taps.items()}
-        with tapped(self.network, modules) as features, self.compute.autocast():
+        with tapped(self.network, modules, "teacher.taps.{}") as features, self.compute.autocast():
             logits = self.network(inputs)
         pooled = {name: pool(features.get(name), name, tap.grid) for name, tap in self.taps.items()}
         return Answers(logits.float(), pooled)

@@ -18,7 +18,6 @@ from pipeline.prepared import Split
 from pipeline.progress import say, track
 from pipeline.regularisers import EarlyStopping, mixing
 from pipeline.students import Student
-from pipeline.taps import tapped
 from pipeline.views import replay
 
 PREDICT_BATCH = 250
@@ -61,10 +60,10 @@ def fit(
     mix = mixing(settings, len(student.card.class_names))
     looks = {round(n * training.steps / training.validations)
              for n in range(1, training.validations + 1)}  # fmt: skip
-    modules = {pair.student: pair.student for pair in objective.pairs}
+    taps = {pair.student for pair in objective.pairs}
     watch = Watch()
     steps = range(done + 1, training.steps + 1)
-    with tapped(student.network, modules) as features:
+    with student.tapped(taps) as features:
         for step in track(steps, "training", len(steps)):
             if stopping and stopping.is_over:
                 break

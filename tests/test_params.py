@@ -163,6 +163,12 @@ def test_a_knot_holds_numbers_only(wrong: Any, tmp_path: Path) -> None:
         ("probes.0.match", "pooling", "'projection', 'first_channels', 'random_projection' or"),
         ("probes.0.distance", "kl", "'rmse', 'mse', 'l1', 'cosine', 'vid', 'attention_transfer'"),
         ("student.width", 7, "multiple of 2"),
+        ("student.depth", 2, "greater than or equal to 3"),
+        ("student.model", "sixconv", "fiveconv|resnet"),
+        ("student.model", "resnet20x2", "fiveconv|resnet"),
+        ("student.model", "wrn_16", "fiveconv|resnet"),
+        ("student.model", "wrn_16_0", "fiveconv|resnet"),
+        ("student.model", "timm:resnet18.a1_in1k", "(torchvision|timm):"),
         ("training.learning_rate", 0, "greater than 0"),
         ("training.learning_rate", 11, "less than or equal to 10"),
         ("training.warmup", 1, "less than 1"),
@@ -177,6 +183,42 @@ def test_a_value_out_of_range_is_told_the_range(
     text = complaint(tmp_path, {key: value})
     assert text.startswith(f"{key}: {value!r} is not allowed: ")
     assert allowed in text
+
+
+@pytest.mark.parametrize(
+    "model",
+    ["fiveconv", "resnet8x4", "resnet20", "resnet32x4", "resnet56", "wrn_16_2", "wrn_40_1",
+     "wrn_28_10", "torchvision:resnet18", "timm:vit_tiny_patch16_224"],
+)  # fmt: skip
+def test_a_student_may_be_of_any_kind(model: str, tmp_path: Path) -> None:
+    load_params(params_file(tmp_path, {"student.model": model}))
+
+
+@pytest.mark.parametrize(
+    ("model", "allowed"),
+    [
+        ("resnet18", "6n + 2, like 14 or 20"),
+        ("resnet33x4", "6n + 2, like 32 or 38"),
+        ("resnet2", "6n + 2, like 8 or 14"),
+        ("wrn_28_2", None),
+        ("wrn_20_2", "6n + 4, like 16 or 22"),
+        ("wrn_4_1", "6n + 4, like 10 or 16"),
+        ("torchvision:resnet18", None),
+    ],
+)
+def test_a_residual_network_has_a_depth_of_whole_blocks(
+    model: str, allowed: str | None, tmp_path: Path
+) -> None:
+    changes = {"student.model": model}
+    if allowed is None:
+        load_params(params_file(tmp_path, changes))
+        return
+    text = complaint(tmp_path, changes)
+    assert text == f"student.model: {model!r} is not allowed: its depth must be {allowed}"
+
+
+def test_params_without_a_depth_are_for_five_convolutions(tmp_path: Path) -> None:
+    assert load_params(params_file(tmp_path, {"student.depth": ABSENT})).student.depth == 5
 
 
 @pytest.mark.parametrize("distance", get_args(ChannelDistance))

@@ -7,6 +7,7 @@ from typing import Any
 
 import pytest
 import torch
+from projects import refusal
 from torch import nn
 
 from pipeline.errors import MenteeError
@@ -18,7 +19,7 @@ def student(
     model: str = "fiveconv", classes: int = 3, dropout: float = 0.0, **card: Any
 ) -> Student:
     names = tuple(f"class{c}" for c in range(classes))
-    content = {"width": 8, "input_size": 32, "image_size": 32, "about": {}, **card}
+    content = {"width": 8, "depth": 5, "input_size": 32, "image_size": 32, "about": {}, **card}
     grey = {"mean": (0.5, 0.5, 0.5), "std": (0.25, 0.25, 0.25)}
     return Student(Card(model=model, dropout=dropout, class_names=names, **{**grey, **content}))
 
@@ -33,38 +34,101 @@ def test_fiveconv_answers_a_logit_a_class_and_picture() -> None:
     assert student(input_size=48).eval()(pictures(2, size=48)).shape == (2, 3)
 
 
-def test_fiveconv_has_the_taps_of_its_description() -> None:
-    shapes = student().feature_shapes({"conv1", "conv2", "conv3", "conv4", "conv5", "pooled"})
-    assert shapes == {
-        "conv1": (4, 16, 16),
-        "conv2": (8, 8, 8),
-        "conv3": (8, 8, 8),
-        "conv4": (16, 4, 4),
-        "conv5": (16, 4, 4),
-        "pooled": (16,),
+def test_five_convolutions_are_the_network_that_results_were_measured_with() -> None:
+    """Names and initial values, layer by layer: students of one seed start as they always did."""
+
+    def convolution(channels_in: int, channels_out: int, *halve: nn.Module) -> nn.Module:
+        filters = nn.Conv2d(channels_in, channels_out, 3, padding=1, bias=False)
+        return nn.Sequential(filters, *halve, nn.BatchNorm2d(channels_out), nn.ReLU())
+
+    torch.manual_seed(0)
+    by_hand = nn.Module()
+    by_hand.conv1 = convolution(3, 4, nn.MaxPool2d(2))
+    by_hand.conv2 = convolution(4, 8, nn.MaxPool2d(2))
+    by_hand.conv3 = convolution(8, 8)
+    by_hand.conv4 = convolution(8, 16, nn.MaxPool2d(2))
+    by_hand.conv5 = convolution(16, 16)
+    by_hand.classifier = nn.Linear(16, 3)
+    torch.manual_seed(0)
+    state, expected = student().network.state_dict(), by_hand.state_dict()
+    assert list(state) == list(expected)
+    assert all(torch.equal(state[name], expected[name]) for name in expected)
+    assert student(classes=10, width=64).count_parameters() == 279_466  # of docs/results.md
+
+
+# By depth: channels and size of every convolution's maps, where the width is 8 and 32 pixels are
+# seen.
+SHAPES = {
+    3: [(4, 16), (8, 8), (16, 4)],
+    4: [(4, 16), (8, 8), (16, 4), (16, 4)],
+    5: [(4, 16), (8, 8), (8, 8), (16, 4), (16, 4)],
+    6: [(4, 16), (4, 16), (8, 8), (8, 8), (16, 4), (16, 4)],
+    8: [(4, 16), (4, 16), (8, 8), (8, 8), (8, 8), (16, 4), (16, 4), (16, 4)],
+}
+
+
+@pytest.mark.parametrize("depth", SHAPES)
+def test_fiveconv_of_any_depth_spreads_over_the_same_three_resolutions(depth: int) -> None:
+    expected: dict[str, tuple[int, ...]] = {
+        f"conv{number}": (channels, size, size)
+        for number, (channels, size) in enumerate(SHAPES[depth], start=1)
     }
+    expected["pooled"] = (16,)
+    built = student(depth=depth)
+    assert built.feature_shapes(set(expected)) == expected
+    assert f"conv{depth + 1}" not in dict(built.network.named_modules())
 
 
-def test_fiveconv_has_as_many_parameters_as_its_layers_add_up_to() -> None:
-    def convolution(channels_in: int, channels_out: int) -> int:
-        normalisation = 2 * channels_out
-        return 9 * channels_in * channels_out + normalisation
-
-    w, classes = 8, 3
-    layers = [(3, w // 2), (w // 2, w), (w, w), (w, 2 * w), (2 * w, 2 * w)]
-    linear = 2 * w * classes + classes
-    total = sum(convolution(*layer) for layer in layers) + linear
-    assert student(classes=classes).count_parameters() == total
+@pytest.mark.parametrize("depth", SHAPES)
+def test_fiveconv_has_as_many_parameters_as_its_layers_add_up_to(depth: int) -> None:
+    classes, total, before = 3, 0, 3
+    for channels, _ in SHAPES[depth]:
+        normalisation = 2 * channels
+        total += 9 * before * channels + normalisation
+        before = channels
+    linear = before * classes + classes
+    assert student(depth=depth, classes=classes).count_parameters() == total + linear
 
 
 def test_a_tap_that_is_not_there_is_told_those_that_are() -> None:
-    with pytest.raises(MenteeError) as caught:
-        student().feature_shapes({"conv9"})
-    text = str(caught.value)
-    assert text.startswith("tap 'conv9': no module 'conv9' here; there are: ")
-    paths = text.split("there are: ")[1].split(", ")
-    assert {"conv1", "conv5", "pooled", "classifier"} <= set(paths)
-    assert paths == sorted(paths)
+    text = refusal(lambda: student().feature_shapes({"conv9"}))
+    start, paths = text.split("; there are: ")
+    assert start.startswith("probes.student: no module 'conv9' in the network; near are conv")
+    listed = paths.split(", ")
+    assert listed[:8] == [*(f"conv{n}" for n in range(1, 6)), "pooled", "dropout", "classifier"]
+    assert set(listed) == set(dict(student().network.named_modules())) - {""}
+
+
+@pytest.mark.parametrize(
+    ("model", "tap", "near", "outermost"),
+    [
+        ("resnet56", "network.layer3.4", "layer3.4; ", "stem, layer1, "),
+        ("resnet56", "layer4", "layer3, layer2, layer1", "stem, layer1, layer2, layer3, pooled,"),
+        ("wrn_40_1", "layer2.6", "layer2.5, ", "stem, layer1, layer2, layer3, activation, pooled,"),
+        ("fiveconv", "conv91", "conv9, conv1, conv90, ", "conv1, conv2, conv3, conv4, "),
+        ("timm:test_vit", "block.1", "blocks.1, ", "patch_embed, pos_drop, "),
+    ],
+)
+def test_a_wrong_tap_of_a_large_network_is_told_near_ones_and_the_outermost(
+    model: str, tap: str, near: str, outermost: str
+) -> None:
+    built = student(model, depth=90)
+    text = refusal(lambda: built.feature_shapes({tap}))
+    assert text.startswith(f"probes.student: no module {tap!r} in the network; near are {near}")
+    assert f"; there are: {outermost}" in text
+    count = len(dict(built.network.named_modules())) - 1
+    assert text.endswith(f", ... ({count} in all)")
+    assert len(text) < 500
+
+
+@pytest.mark.parametrize("tap", ["blocks.0", "blocks.0.attn.attn_drop"])
+def test_a_tap_without_features_that_a_probe_can_read_is_refused(tap: str) -> None:
+    """A transformer's block puts out a vector a patch; its attention is a single operation."""
+    text = refusal(lambda: student("timm:test_vit").feature_shapes({"head", tap}))
+    assert text == (
+        f"probes.student: {tap} is never run, or puts out no features of shape (n, C) or "
+        f"(n, C, h, w): tap another module"
+    )
 
 
 def test_looking_at_taps_leaves_the_student_as_it_was() -> None:
@@ -87,7 +151,7 @@ def test_a_student_sees_pixels_that_are_centred_and_scaled_by_its_card() -> None
 
 
 def test_a_card_holds_the_mean_and_deviation_of_the_images() -> None:
-    params = StudentParams(model="fiveconv", width=8, input_size=24)
+    params = StudentParams(model="fiveconv", width=8, depth=7, input_size=24)
     images = torch.zeros(4, 16, 16, 3, dtype=torch.uint8)
     images[:2, ..., 0] = 255  # half black, half full; green is one shade; blue is black
     images[..., 1] = 51
@@ -95,7 +159,8 @@ def test_a_card_holds_the_mean_and_deviation_of_the_images() -> None:
     assert card.mean == pytest.approx((0.5, 0.2, 0.0))
     assert card.std[0] == pytest.approx(0.5, rel=1e-3)
     assert card.std[1:] == (1e-3, 1e-3), "a channel of one shade must not divide by 0"
-    assert (card.input_size, card.image_size, card.dropout) == (24, 16, 0.3)
+    assert (card.width, card.depth, card.dropout) == (8, 7, 0.3)
+    assert (card.input_size, card.image_size) == (24, 16)
 
 
 def test_dropout_is_before_the_last_layer_and_silent_when_answering() -> None:
@@ -106,22 +171,48 @@ def test_dropout_is_before_the_last_layer_and_silent_when_answering() -> None:
     assert torch.equal(dropping.eval().network.dropout(pooled), pooled)
 
 
-def save_trained(folder: Path, model: str = "fiveconv") -> Student:
+def save_trained(folder: Path, model: str = "fiveconv", **card: Any) -> Student:
     """A student whose batch statistics are not those it was born with."""
-    trained = student(model, about={"mode": "obedient", "accuracy": 0.5}).train()
-    trained(pictures(8))
+    trained = student(model, about={"mode": "obedient", "accuracy": 0.5}, **card).train()
+    trained(pictures(8, trained.card.input_size))
     save_student(trained.eval(), folder)
     return trained
 
 
-def test_a_student_that_was_saved_answers_the_same(tmp_path: Path) -> None:
-    trained = save_trained(tmp_path / "new/student")
+@pytest.mark.parametrize(
+    ("model", "card"),
+    [
+        ("fiveconv", {}),
+        ("fiveconv", {"depth": 8}),
+        ("resnet8x4", {}),
+        ("wrn_10_1", {"dropout": 0.2}),
+        ("torchvision:resnet18", {}),
+        ("torchvision:squeezenet1_1", {"dropout": 0.2}),
+        ("timm:test_resnet", {"dropout": 0.2}),
+        ("timm:test_vit", {"input_size": 48}),
+        ("timm:coat_lite_tiny", {}),
+    ],
+    ids=str,
+)
+def test_a_student_that_was_saved_answers_the_same(
+    model: str, card: dict[str, Any], tmp_path: Path
+) -> None:
+    trained = save_trained(tmp_path / "new/student", model, **card)
     loaded = load_student(tmp_path / "new/student")
-    assert torch.equal(loaded(pictures()), trained(pictures()))
+    shown = pictures(size=trained.card.input_size)
+    assert torch.equal(loaded(shown), trained(shown))
     assert loaded.card == trained.card
     assert not loaded.training
     names = {path.name for path in (tmp_path / "new/student").iterdir()}
     assert names == {WEIGHTS_FILE, CARD_FILE}
+
+
+def test_what_is_saved_above_shares_weights_and_does_not_lie_in_a_row() -> None:
+    """CoaT's blocks share their position encodings; channels come last in all kernels."""
+    sharing = student("timm:coat_lite_tiny").network
+    names = list(sharing.named_parameters(remove_duplicate=False))
+    assert len(names) > len(list(sharing.parameters()))
+    assert not all(value.is_contiguous() for value in sharing.state_dict().values())
 
 
 def test_saving_twice_writes_the_same_bytes(tmp_path: Path) -> None:
@@ -175,7 +266,7 @@ def test_a_damaged_file_is_one_line(
 @pytest.mark.parametrize(
     "changes",
     [{"width": 16}, {"width": "8"}, {"class_names": ["a"]}, {"mean": [0.5]}, {"colour": "red"},
-     {"model": 5}],
+     {"model": 5}, {"model": "fourconv"}, {"model": "resnet20"}, {"depth": 6}, {"depth": 10**9}],
 )  # fmt: skip
 def test_a_card_that_does_not_fit_its_weights_is_one_line(
     changes: dict[str, Any], tmp_path: Path
@@ -193,20 +284,44 @@ def test_a_student_of_another_format_is_refused(tmp_path: Path) -> None:
     assert "was written by another version" in complaint(tmp_path)
 
 
-def test_a_torchvision_network_is_built_without_weights_and_kept_like_any_other(
-    tmp_path: Path,
+def test_a_student_of_format_1_is_read_as_the_five_convolutions_it_was(tmp_path: Path) -> None:
+    trained = save_trained(tmp_path)
+    card = json.loads((tmp_path / CARD_FILE).read_text())
+    del card["depth"]
+    (tmp_path / CARD_FILE).write_text(json.dumps({**card, "format": 1}))
+    assert torch.equal(load_student(tmp_path)(pictures()), trained(pictures()))
+    (tmp_path / CARD_FILE).write_text(json.dumps({**card, "format": 2}))
+    assert "holds a damaged student (" in complaint(tmp_path)
+
+
+@pytest.mark.parametrize(
+    ("model", "shapes"),
+    [
+        ("torchvision:resnet18", {"layer4": (512, 1, 1), "avgpool": (512, 1, 1), "fc": (3,)}),
+        ("timm:resnet18", {"layer4": (512, 1, 1), "global_pool": (512,), "fc": (3,)}),
+    ],
+)
+def test_an_architecture_of_a_library_is_built_without_weights(
+    model: str, shapes: dict[str, tuple[int, ...]]
 ) -> None:
-    built = student("torchvision:resnet18")
-    assert built.feature_shapes({"layer4", "avgpool", "fc"}) == {
-        "layer4": (512, 1, 1),
-        "avgpool": (512, 1, 1),
-        "fc": (3,),
-    }
-    other = student("torchvision:resnet18")
+    built, other = student(model), student(model)
+    assert built.feature_shapes(set(shapes)) == shapes
     first, second = built.network.conv1.weight, other.network.conv1.weight
     assert not torch.equal(first, second), "weights are drawn, not loaded"
-    save_student(built.eval(), tmp_path)
-    assert torch.equal(load_student(tmp_path)(pictures(2)), built(pictures(2)))
+
+
+def test_a_transformer_is_made_for_the_pictures_it_will_see() -> None:
+    for model in ("timm:test_vit", "torchvision:vit_b_32"):
+        assert student(model, input_size=64).eval()(pictures(2, 64)).shape == (2, 3)
+
+
+@pytest.mark.parametrize(
+    "model", ["torchvision:alexnet", "timm:inception_v3", "torchvision:vit_b_16"]
+)
+def test_an_architecture_that_does_not_take_the_size_is_refused(model: str) -> None:
+    text = refusal(lambda: student(model, input_size=24))
+    assert text.startswith(f"student.input_size: {model} does not take 24 pixels (")
+    assert text.endswith("): take more, or another model")
 
 
 def test_a_torchvision_network_takes_the_dropout_of_its_settings() -> None:
@@ -218,11 +333,31 @@ def test_a_torchvision_network_takes_the_dropout_of_its_settings() -> None:
     assert [module.p for module in without.modules() if isinstance(module, nn.Dropout)] == [0]
 
 
+@pytest.mark.parametrize("model", ["fiveconv", "resnet8x4", "wrn_10_1", "timm:resnet18"])
+def test_dropout_is_part_of_every_training_step(model: str) -> None:
+    """Without it, the same pictures get the same answers twice."""
+    for rate in (0.0, 0.5):
+        training = student(model, dropout=rate).train()
+        assert torch.equal(training(pictures()), training(pictures())) == (rate == 0)
+
+
 def test_dropout_for_a_network_without_such_a_layer_is_refused() -> None:
     with pytest.raises(MenteeError, match="torchvision:resnet18 has no dropout layer"):
         student("torchvision:resnet18", dropout=0.3)
 
 
-def test_a_network_that_torchvision_has_not_is_refused() -> None:
-    with pytest.raises(MenteeError, match=r"student\.model: 'torchvision:resnet9' is neither"):
-        student("torchvision:resnet9")
+@pytest.mark.parametrize(
+    ("model", "text"),
+    [
+        ("torchvision:resnet9", "torchvision has no 'resnet9'; near are resnet"),
+        ("torchvision:fcn_resnet50", "torchvision has no 'fcn_resnet50'; near are "),
+        ("timm:resnet9", "timm has no 'resnet9'; near are resnet"),
+        ("timm:zzz", "timm has no 'zzz'"),
+        ("fourconv", "'fourconv' is none of fiveconv, resnet<depth>, resnet<depth>x4, wrn_"),
+        ("elsewhere:resnet18", "'elsewhere:resnet18' is none of fiveconv, "),
+    ],
+)
+def test_a_network_that_is_not_known_is_refused_with_near_names(model: str, text: str) -> None:
+    told = refusal(lambda: student(model))
+    assert told.startswith(f"student.model: {text}")
+    assert told.endswith("'") == (model == "timm:zzz"), "nothing is near"

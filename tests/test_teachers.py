@@ -244,22 +244,24 @@ def test_an_unknown_tap_lists_the_modules_there_are(module: str) -> None:
     network = nn.Sequential()
     network.add_module("stem", nn.Conv2d(3, 4, 3))
     network.add_module("tail", nn.Sequential(nn.ReLU(), nn.Flatten()))
-    with tapped(network, {"late": "tail.0"}) as features:
+    with tapped(network, {"late": "tail.0"}, "teacher.taps.{}") as features:
         network(torch.zeros(1, 3, 8, 8))
     assert features["late"].shape == (1, 4, 6, 6)
 
     def tap() -> None:
-        with tapped(network, {"late": module}):
+        with tapped(network, {"late": module}, "teacher.taps.{}"):
             pass
 
     text = refusal(tap)
-    assert text == f"tap 'late': no module {module!r} here; there are: stem, tail, tail.0, tail.1"
+    assert text == (
+        f"teacher.taps.late: no module {module!r} in the network; there are: stem, tail, tail.0, "
+        f"tail.1"
+    )
 
 
 def test_an_unknown_tap_of_a_teacher_is_found_before_any_picture_is_read() -> None:
     text = refusal(lambda: teacher_of(late=("blocks.9", 1)))
-    assert "tap 'late': no module 'blocks.9' here" in text
-    assert "blocks.6" in text
+    assert "teacher.taps.late: no module 'blocks.9' in the network; near are blocks.6, " in text
 
 
 def test_a_tap_reads_what_its_module_put_out_and_not_what_the_next_one_made_of_it(
