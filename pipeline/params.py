@@ -39,6 +39,7 @@ ChannelDistance = Literal["rmse", "mse", "l1", "cosine", "vid"]
 OtherDistance = Literal[
     "attention_transfer", "similarity", "rkd_distance", "rkd_angle", "pkt", "cka"
 ]
+READS_ATTENTION = "attention_transfer"  # the one distance that a tap's attention is enough for
 
 
 class Block(BaseModel):
@@ -66,6 +67,17 @@ class Views(Block):
 class Tap(Block):
     module: str
     grid: int = Field(ge=1, le=64)
+    keep: Literal["channels", "attention"] = "channels"
+
+    @model_validator(mode="after")
+    def _attention_has_places(self) -> "Tap":
+        if self.keep == "attention" and self.grid == 1:
+            raise ValueError("keep: attention says where a teacher looks: set grid above 1")
+        return self
+
+    def described(self) -> dict[str, Any]:
+        """What a cache's spec says of it. A default is left out: older caches do not name it."""
+        return self.model_dump(exclude_defaults=True)
 
 
 class Teacher(Block):
@@ -119,6 +131,14 @@ class Probe(Block):
         if not compares_channels and self.match != "none":
             raise ValueError(f"{self.distance} compares no channels: set match to none")
         return self
+
+
+def needs_channels(probe: Probe) -> str:
+    """Why a probe cannot read a tap that keeps attention."""
+    return (
+        f"{probe.distance} compares what the teacher saw, the tap {probe.teacher} keeps where it "
+        f"looked: set its keep to channels under teacher.taps, or distance to {READS_ATTENTION}"
+    )
 
 
 def _of_whole_blocks(model: str) -> str:
@@ -306,10 +326,19 @@ class Params(Block):
                 f"views.padding: {self.views.padding} is not allowed: must be less than "
                 f"data.image_size, {self.data.image_size}"
             )
-        _need(self.head.tap in self.teacher.taps, "head.tap", self.head.tap, self.teacher.taps)
+        taps = self.teacher.taps
+        _need(self.head.tap in taps, "head.tap", self.head.tap, taps)
+        if taps[self.head.tap].keep == "attention":
+            raise ValueError(
+                f"head.tap: {self.head.tap!r} keeps attention, a head reads channels: name a tap "
+                f"with grid 1"
+            )
         for probe in self.probes:
-            known = probe.teacher in self.teacher.taps or probe.asks != HERE
-            _need(known, "probes.teacher", probe.teacher, self.teacher.taps)
+            known = probe.teacher in taps or probe.asks != HERE
+            _need(known, "probes.teacher", probe.teacher, taps)
+            kept = taps[probe.teacher].keep if probe.asks == HERE else None
+            if kept == "attention" and probe.distance != READS_ATTENTION:
+                raise ValueError(f"probes: {needs_channels(probe)}")
         for group_name, group in self.sweep.groups():
             for mode in group.modes:
                 _need(mode in self.modes, f"sweep.{group_name}.modes", mode, self.modes)

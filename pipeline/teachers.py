@@ -40,7 +40,8 @@ _OUTER_NAMES = {
 class Answers:
     """What a teacher says of n pictures: float32 logits `(n, classes)`, features by tap.
 
-    Features are `(n, C)` where the tap's grid is 1, else `(n, C, grid, grid)`.
+    Features are `(n, C)` where the tap's grid is 1, else `(n, C, grid, grid)`, or
+    `(n, 1, grid, grid)` where it keeps attention.
     """
 
     logits: torch.Tensor
@@ -80,12 +81,15 @@ class Teacher:
         modules = {name: tap.module for name, tap in self.taps.items()}
         with tapped(self.network, modules, "teacher.taps.{}") as features, self.compute.autocast():
             logits = self.network(inputs)
-        pooled = {name: pool(features.get(name), name, tap.grid) for name, tap in self.taps.items()}
-        return Answers(logits.float(), pooled)
+        kept = {}
+        for name, tap in self.taps.items():
+            pooled = pool(features.get(name), name, tap.grid)
+            kept[name] = attention(pooled) if tap.keep == "attention" else pooled
+        return Answers(logits.float(), kept)
 
 
 def pool(features: torch.Tensor | None, name: str, grid: int) -> torch.Tensor:
-    """Average float32 features over a grid: `(n, C)` or `(n, C, h, w)` -> see `Answers`."""
+    """Average float32 features over a grid: `(n, C)` or `(n, C, h, w)`, h = w = grid afterwards."""
     if not isinstance(features, torch.Tensor):
         raise MenteeError(
             f"teacher.taps.{name}: its module is never run, or puts out no tensor; tap another"
@@ -108,6 +112,15 @@ def pool(features: torch.Tensor | None, name: str, grid: int) -> torch.Tensor:
             f"{features.shape[2]} x {features.shape[3]}"
         )
     return F.adaptive_avg_pool2d(features, grid)
+
+
+def attention(maps: torch.Tensor) -> torch.Tensor:
+    """sqrt(mean over channels of x^2): `(n, C, h, w)` -> `(n, 1, h, w)`.
+
+    All that attention transfer takes of a teacher (Zagoruyko and Komodakis, 2017): the root, so
+    that what squares these maps too gets the same, and float16 holds them.
+    """
+    return maps.square().mean(1, keepdim=True).sqrt()
 
 
 def load_teacher(params: TeacherParams, compute: Compute) -> Teacher:

@@ -93,7 +93,7 @@ def constant_mode(alpha: float = 0, beta: float = 0, gamma: float = 0) -> dict[s
         ("epochs", ["data", "views", "teacher", "training", "runtime"]),
         ("training.epochs", ["steps", "batch_size", "validations"]),
         ("modes.adamant.delta", ["alpha", "beta", "gamma"]),
-        ("teacher.taps.pooled.size", ["module", "grid"]),
+        ("teacher.taps.pooled.size", ["module", "grid", "keep"]),
         ("probes.0.layer", ["teacher", "student", "distance", "match"]),
         ("settings.dropout.rate", ["dropout", "unlabelled"]),
         ("sweep.labels.seeds", ["modes", "settings"]),
@@ -174,6 +174,7 @@ def test_a_knot_holds_numbers_only(wrong: Any, tmp_path: Path) -> None:
         ("training.warmup", 1, "less than 1"),
         ("settings.dropout.dropout", 1, "less than 1"),
         ("teacher.taps", {}, "at least 1"),
+        ("teacher.taps.middle.keep", "maps", "'channels' or 'attention'"),
         ("runtime.device", "gpu", "auto|cpu|cuda"),
     ],
 )
@@ -305,6 +306,39 @@ def test_a_name_that_is_not_there_is_told_those_that_are(
     for part in known.split("."):
         there = there[part]
     assert complaint(tmp_path, {key: name}) == start + ", ".join(there)
+
+
+ATTENTION = {"module": "blocks.4", "grid": 4, "keep": "attention"}
+
+
+@pytest.mark.parametrize("distance", get_args(ChannelDistance) + get_args(OtherDistance))
+def test_a_tap_that_keeps_attention_serves_attention_transfer_alone(
+    distance: str, tmp_path: Path
+) -> None:
+    match = "projection" if distance in get_args(ChannelDistance) else "none"
+    probe = {"teacher": "middle", "student": "conv4", "distance": distance, "match": match}
+    changes = {"teacher.taps.middle": ATTENTION, "probes": [probe]}
+    if distance == "attention_transfer":
+        assert load_params(params_file(tmp_path, changes)).teacher.taps["middle"].keep
+        return
+    text = complaint(tmp_path, changes)
+    assert text.startswith(
+        f"probes: {distance} compares what the teacher saw, the tap middle keeps"
+    )
+    assert "set its keep to channels under teacher.taps, or distance to attention_transfer" in text
+
+
+def test_a_head_reads_no_attention(tmp_path: Path) -> None:
+    text = complaint(tmp_path, {"teacher.taps.middle": ATTENTION, "head.tap": "middle"})
+    assert text == (
+        "head.tap: 'middle' keeps attention, a head reads channels: name a tap with grid 1"
+    )
+
+
+def test_attention_to_a_single_place_is_not_kept(tmp_path: Path) -> None:
+    text = complaint(tmp_path, {"teacher.taps.middle": {**ATTENTION, "grid": 1}})
+    assert text.startswith("teacher.taps.middle: keep: attention says where a teacher looks")
+    assert "set grid above 1" in text
 
 
 @pytest.mark.parametrize("name", ["mixup", "cutmix"])

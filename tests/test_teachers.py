@@ -222,6 +222,21 @@ def test_a_grid_that_does_not_divide_the_maps_is_adaptive_average_pooling() -> N
             torch.testing.assert_close(pooled[:, :, i, j], expected)
 
 
+def test_a_tap_keeps_the_attention_of_its_averaged_maps() -> None:
+    params = TeacherParams(
+        model=LITE, weights=LITE_WEIGHTS, input_size=64,
+        taps={"maps": Tap(module="blocks.4", grid=2),
+              "looks": Tap(module="blocks.4", grid=2, keep="attention")},
+    )  # fmt: skip
+    answers = load_teacher(params, Compute(CPU, False)).answer(noise(3))
+    maps, looks = answers.features["maps"], answers.features["looks"]
+    assert looks.shape == (3, 1, 2, 2)
+    for i in range(2):
+        for j in range(2):
+            by_hand = np.sqrt((maps[:, :, i, j].double().numpy() ** 2).mean(1))
+            np.testing.assert_allclose(looks[:, 0, i, j], by_hand, rtol=1e-5)
+
+
 def test_a_grid_larger_than_the_maps_is_refused() -> None:
     text = refusal(lambda: teacher_of(late=("blocks.4", 5)))
     assert "teacher.taps.late: grid 5 is larger than its maps, 4 x 4" in text

@@ -53,8 +53,10 @@ def read_by(manifest: Manifest) -> str:
     if kind == LOGITS:
         return "head.fit: false, where the teacher speaks the task's classes"
     tap = kind.removeprefix("features/")
-    head = f"; head.tap: {tap}" if len(shape) == 1 else ""
-    return f"students with beta above 0 and a probe with teacher: {tap}{head}"
+    readers = f"students with beta above 0 and a probe with teacher: {tap}"
+    if manifest.spec["kinds"][kind].get("keep") == "attention":
+        return f"{readers} and distance: attention_transfer"
+    return readers + (f"; head.tap: {tap}" if len(shape) == 1 else "")
 
 
 def _classes(manifest: Manifest) -> int:

@@ -100,7 +100,7 @@ def describe(split: Split, params: Params, teacher: Teacher) -> dict[str, Any]:
     for tap, place in params.teacher.taps.items():
         shape = list(example.features[tap].shape[1:])
         kinds[schema.features_kind(tap)] = {
-            **place.model_dump(), "encoding": encoding, "shape": shape,
+            **place.described(), "encoding": encoding, "shape": shape,
         }  # fmt: skip
     return {
         "format": schema.FORMAT,

@@ -6,7 +6,7 @@ from pipeline.cache.garbage import find_garbage, remove
 from pipeline.cache.schema import Manifest
 from pipeline.cache.writer import Scratch
 from pipeline.lessons import CACHE
-from pipeline.params import Params
+from pipeline.params import Params, Tap
 from pipeline.stages.dump import SCRATCH, views_of_split
 
 
@@ -19,8 +19,8 @@ def tidy(params: Params, dry_run: bool) -> Iterator[str]:
         if tap != manifest.kind:
             described = manifest.spec["kinds"][manifest.kind]
             asked = params.teacher.taps.get(tap)
-            if asked is None or asked.model_dump() != {
-                key: described.get(key) for key in ("module", "grid")
+            if asked is None or asked.described() != {
+                key: described[key] for key in Tap.model_fields if key in described
             }:
                 return 0
         return views_of_split(params, manifest.spec["split"])

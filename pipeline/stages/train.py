@@ -16,7 +16,14 @@ from pipeline.lessons import Lessons, Mixture, lone_lessons, mentored_lessons
 from pipeline.mentoring.objective import Objective, Pair
 from pipeline.mentoring.probes import Probe
 from pipeline.metrics import score
-from pipeline.params import Mode, Params, Settings, SoftTargets
+from pipeline.params import (
+    READS_ATTENTION,
+    Mode,
+    Params,
+    Settings,
+    SoftTargets,
+    needs_channels,
+)
 from pipeline.params import Probe as ProbeParams
 from pipeline.prepared import PREPARED_FILE, Split, read_split
 from pipeline.progress import say
@@ -166,5 +173,24 @@ def make_probes(
         kind = lessons.features[probe.teacher]
         mean, std = map(torch.from_numpy, kind.statistics())
         module = Probe(probe.distance, probe.match, shapes[probe.student], kind.shape, mean, std)
+        refuse_attention(kind, probe, shapes[probe.student])
         made.append((Pair(probe.teacher, probe.student), module))
     return made
+
+
+def refuse_attention(kind: Kind, probe: ProbeParams, student_shape: tuple[int, ...]) -> None:
+    """Where a tap keeps attention, the channels are gone, and with them every coarser grid's.
+
+    The average of attention is not the attention of averages.
+    """
+    if kind.spec["kinds"][kind.manifest.kind].get("keep") != "attention":
+        return
+    if probe.distance != READS_ATTENTION:
+        raise MenteeError(f"probes: {needs_channels(probe)}")
+    grid, own = kind.shape[1:], student_shape[1:]
+    if any(ours < theirs for ours, theirs in zip(own, grid, strict=False)):
+        raise MenteeError(
+            f"probes: {kind.folder} keeps attention at {grid[0]} x {grid[1]}, {probe.student} has "
+            f"{own[0]} x {own[1]}: set its grid to {min(own)} under teacher.taps, or its keep "
+            f"to channels"
+        )
