@@ -4,10 +4,8 @@ Images and regions lie on the device, and so do the teacher's answers where they
 are gathered from memory maps.
 """
 
-import json
 from collections.abc import Iterable, Sequence
 from pathlib import Path
-from typing import Any
 
 import numpy as np
 import torch
@@ -17,7 +15,6 @@ from pipeline.cache.reader import Kind
 from pipeline.cache.schema import MANIFEST, PIXELS, REGIONS, TASK_LOGITS, VIEWS, features_kind
 from pipeline.errors import MenteeError
 from pipeline.mentoring.objective import Batch
-from pipeline.mentoring.schedules import Knots, value_at
 from pipeline.params import HERE, Views
 from pipeline.prepared import Split
 from pipeline.views import COLUMNS, check_regions, draw, pixel_digests, replay
@@ -59,17 +56,18 @@ class Lessons:
         shown = torch.from_numpy(views).to(self.device)
         regions = self.regions[shown, chosen]
         pictures = replay(self.images[chosen], regions, self.input_size)
-
-        def answers(kind: Kind) -> torch.Tensor:
-            if kind in self._held:
-                return self._held[kind][shown, chosen].float()
-            gathered = torch.from_numpy(kind.gather(views, rows))
-            return gathered.to(self.device, non_blocking=True).float()
-
-        told = [answers(kind) for kind in self.logits]
+        told = [self.answers(kind, rows, views) for kind in self.logits]
         logits = torch.stack(told).mean(0) if told else None
-        features = {tap: answers(kind) for tap, kind in self.features.items()}
+        features = {tap: self.answers(kind, rows, views) for tap, kind in self.features.items()}
         return Batch(pictures, self.labels[chosen], logits, features)
+
+    def answers(self, kind: Kind, rows: np.ndarray, views: np.ndarray) -> torch.Tensor:
+        """What the teacher said of those views, float32 `(n, ...)` on the device."""
+        if kind in self._held:
+            shown, chosen = (torch.from_numpy(part).to(self.device) for part in (views, rows))
+            return self._held[kind][shown, chosen].float()
+        gathered = torch.from_numpy(kind.gather(views, rows))
+        return gathered.to(self.device, non_blocking=True).float()
 
 
 def load(kind: Kind, device: torch.device) -> torch.Tensor:
@@ -224,71 +222,3 @@ def check_answers(split: Split, logits: Kind) -> None:
             f"{logits.folder} answers {accuracy:.0%} of the labelled images rightly, its head had "
             f"{recorded:.0%}: its answers are out of order, fetch it again or run `mentee head`"
         )
-
-
-class Shuffle:
-    """Rows in random order, again and again: every sample as often as every other."""
-
-    def __init__(self, size: int, generator: np.random.Generator):
-        self.size, self._generator = size, generator
-        self.left = np.empty(0, dtype=np.int64)  # of the order that is being dealt
-
-    def take(self, count: int) -> np.ndarray:
-        dealt = [self.left[:count]]
-        self.left = self.left[count:]
-        while missing := count - sum(map(len, dealt)):
-            order = self._generator.permutation(self.size)
-            dealt.append(order[:missing])
-            self.left = order[missing:]
-        return np.concatenate(dealt)
-
-
-class Mixture:
-    """Batches of a fixed size: labelled samples first, then unlabelled ones, in random views."""
-
-    def __init__(
-        self, labelled: Lessons, unlabelled: Lessons | None, share: Knots, batch_size: int,
-        seed: int,
-    ):  # fmt: skip
-        """`share` of every batch is unlabelled, as it moves over training; one sample never is."""
-        self.share, self.batch_size = share, batch_size
-        self._generator = np.random.default_rng(seed)
-        self._lessons = [labelled, *([unlabelled] if unlabelled else [])]
-        self._orders = [Shuffle(len(part.split), self._generator) for part in self._lessons]
-
-    def next(self, t: float) -> Batch:
-        """The batch at the share t of training, 0 .. 1."""
-        wanted = round(value_at(self.share, t) * self.batch_size) if len(self._lessons) > 1 else 0
-        from_unlabelled = min(wanted, self.batch_size - 1)
-        counts = (self.batch_size - from_unlabelled, from_unlabelled)
-        batches = []
-        for lessons, order, count in zip(self._lessons, self._orders, counts, strict=False):
-            if count:
-                rows = order.take(count)
-                views = self._generator.integers(lessons.views, size=count)
-                batches.append(lessons.batch(rows, views))
-        return batches[0] if len(batches) == 1 else _joined(*batches)
-
-    def state_dict(self) -> dict[str, Any]:
-        """Where in its random order it stands."""
-        return {
-            "generator": json.dumps(self._generator.bit_generator.state),
-            "left": [torch.from_numpy(order.left) for order in self._orders],
-        }
-
-    def load_state_dict(self, state: dict[str, Any]) -> None:
-        self._generator.bit_generator.state = json.loads(state["generator"])
-        for order, left in zip(self._orders, state["left"], strict=True):
-            order.left = left.numpy()
-
-
-def _joined(labelled: Batch, unlabelled: Batch) -> Batch:
-    logits = None
-    if labelled.logits is not None and unlabelled.logits is not None:
-        logits = torch.cat([labelled.logits, unlabelled.logits])
-    features = {
-        tap: torch.cat([labelled.features[tap], unlabelled.features[tap]])
-        for tap in labelled.features
-    }
-    pictures = torch.cat([labelled.pictures, unlabelled.pictures])
-    return Batch(pictures, labelled.labels, logits, features)

@@ -37,7 +37,7 @@ Knots = Annotated[list[Knot], Field(min_length=1)]
 # comparable; the others compare places or samples.
 ChannelDistance = Literal["rmse", "mse", "l1", "cosine", "vid"]
 OtherDistance = Literal[
-    "attention_transfer", "similarity", "rkd_distance", "rkd_angle", "pkt", "cka"
+    "attention_transfer", "similarity", "rkd_distance", "rkd_angle", "pkt", "cka", "crd"
 ]
 READS_ATTENTION = "attention_transfer"  # the one distance that a tap's attention is enough for
 

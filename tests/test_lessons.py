@@ -24,8 +24,9 @@ from pipeline.cache.schema import PIXELS, REGIONS, VALUES, places
 from pipeline.cache.shard import check_shard, open_shard, write_shard
 from pipeline.cache.writer import Scratch, write_manifest
 from pipeline.compute import choose_compute
-from pipeline.lessons import Lessons, Mixture, lone_lessons, mentored_lessons
+from pipeline.lessons import Lessons, lone_lessons, mentored_lessons
 from pipeline.mentoring.objective import Batch
+from pipeline.mixtures import Mixture
 from pipeline.params import Params, load_params
 from pipeline.prepared import PREPARED_FILE, Split, read_split
 from pipeline.stages import dump as dumping

@@ -3,6 +3,7 @@
 Scikit-learn's digits, a teacher with random weights, a handful of steps.
 """
 
+import math
 from pathlib import Path
 from typing import Any
 
@@ -14,6 +15,7 @@ from stage_one import enter_copy, run_stage_one
 from pipeline.cache.reader import Kind
 from pipeline.files import read_json
 from pipeline.mentoring.distances import DISTANCES
+from pipeline.mixtures import NEGATIVES
 from pipeline.params import Params, load_params
 
 FEW_STEPS: dict[str, Any] = {
@@ -25,7 +27,8 @@ FEW_STEPS: dict[str, Any] = {
     "modes": {"both": {"alpha": [[0, 0.0]], "beta": [[0, 1.0]], "gamma": [[0, 1.0]]}},
     "settings": {"mixed": {"unlabelled": 0.5}},
 }
-ANY_MATCH = {"channels": "random_projection", "grid": "none", "nothing": "none"}
+ANY_MATCH = {"channels": "random_projection", "grid": "none", "nothing": "none",
+             "negatives": "none"}  # fmt: skip
 PROBES = [
     {"teacher": "middle", "student": "conv4", "distance": name, "match": ANY_MATCH[chosen.needs]}
     for name, chosen in DISTANCES.items()
@@ -86,6 +89,21 @@ def test_a_student_trains_with_any_distance_of_its_probe(
 def test_a_student_trains_with_any_distance_of_soft_targets(project: Path, distance: str) -> None:
     change(soft_targets={"distance": distance, "temperature": 3.0})
     assert train("both", "--settings", "mixed") == "trained"
+
+
+def test_a_student_learns_to_point_to_what_was_said_of_its_picture(project: Path) -> None:
+    """By chance it is one of all: log(1 + negatives), of which some show the picture itself."""
+    probe = {"teacher": "pooled", "student": "pooled", "distance": "crd", "match": "none"}
+    longer = {"steps": 100, "batch_size": 8, "validations": 10}
+    pointing = {"both": {"alpha": [[0, 0.0]], "beta": [[0, 1.0]], "gamma": [[0, 0.0]]}}
+    change(probes=[probe], training=longer, modes=pointing)
+    for settings in ("plain", "mixed"):
+        assert train("both", "--settings", settings) == "trained"
+        curves = project / f"students/both-{settings}-0/live/plots/metrics/loss"
+        _, *lines = (curves / "probe pooled pooled.tsv").read_text().splitlines()
+        losses = [float(line.split()[1]) for line in lines]
+        assert losses[0] == pytest.approx(math.log(1 + NEGATIVES), abs=0.3)
+        assert losses[-1] < losses[0] - 1
 
 
 def test_attention_at_a_pooled_tap_is_refused(project: Path) -> None:

@@ -21,9 +21,10 @@ from killing import prepare_small, set_params
 from pipeline.checkpoints import FOLDER, STATE, Checkpoint
 from pipeline.compute import Compute
 from pipeline.errors import MenteeError
-from pipeline.lessons import Mixture, lone_lessons
+from pipeline.lessons import lone_lessons
 from pipeline.mentoring.objective import Batch, Objective
 from pipeline.metrics import score
+from pipeline.mixtures import Mixture
 from pipeline.params import Mode, Params, Settings, SoftTargets, Training, Views, load_params
 from pipeline.prepared import PREPARED_FILE, Split, read_split
 from pipeline.regularisers import EarlyStopping, mixing, weights_of
@@ -378,7 +379,22 @@ def outcome(folder: Path) -> dict[str, bytes]:
 def test_an_interrupted_run_ends_as_one_that_was_not(
     project: Path, monkeypatch: pytest.MonkeyPatch, mode: str, settings: str, looks: int
 ) -> None:
-    variant, params = Variant(mode, settings, 0), load_params()
+    assert_goes_on_alike(load_params(), Variant(mode, settings, 0), looks, monkeypatch)
+
+
+@pytest.mark.parametrize(("mode", "settings"), [("obedient", "many"), ("pretrained", "two_phases")])
+def test_an_interrupted_run_with_negatives_ends_as_one_that_was_not(
+    project: Path, monkeypatch: pytest.MonkeyPatch, mode: str, settings: str
+) -> None:
+    contrast = {"teacher": "pooled", "student": "pooled", "distance": "crd", "match": "none"}
+    params = small_params(project, probes=[contrast])
+    assert_goes_on_alike(params, Variant(mode, settings, 0), 1, monkeypatch)
+
+
+def assert_goes_on_alike(
+    params: Params, variant: Variant, looks: int, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Stopped after so many looks at validation and started again, it leaves the same files."""
     train(params, variant)
     whole, curve = outcome(Path("students")), read_curve(variant)
     shutil.rmtree("students")

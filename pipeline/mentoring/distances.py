@@ -1,8 +1,8 @@
 """Distances between features: student's and teacher's tensors in, a number out.
 
 Features are float32, `(n, C)` or `(n, C, h, w)`. A distance that compares channels needs both sides
-in one shape, one that compares places the same h x w. The others compare samples: they flatten a
-sample to one vector, and the two sides may have any shapes.
+in one shape, one that compares places the same h x w. The others compare samples, with one another
+or with negatives: they flatten a sample to one vector, and the two sides may have any shapes.
 """
 
 from collections.abc import Callable
@@ -175,6 +175,47 @@ def cka(student: torch.Tensor, teacher: torch.Tensor) -> torch.Tensor:
     return half_square(student, teacher, 0).float()
 
 
+# Samples against others
+
+
+class CRD(nn.Module):
+    """mean of -log(e_i / (e_i + sum over j of e_ij)), e = exp(cos / 0.07), j the other samples.
+
+    e_i compares the student with the teacher on view i, e_ij the student on i with the teacher on
+    j: among all that the teacher said, the student must point to what it said of this view. The
+    cosines are those of learned linear embeddings to 128 numbers, thrown away afterwards.
+
+    Tian, Krishnan and Isola, "Contrastive representation distillation", 2020, with three changes.
+    Their h = e / (e + N / M) (equation 19) judges each pair alone, against a constant that their
+    code takes from its first batch; this is InfoNCE (van den Oord et al., 2018), which the
+    negatives at hand normalise. Their memory bank holds embeddings of either side, updated with
+    momentum; here the teacher's features come from its cache and are embedded with the weights of
+    this step, so that nothing is stale, and the student alone is the anchor. And the samples of a
+    batch share their negatives.
+    """
+
+    size, temperature = 128, 0.07
+
+    def __init__(self, student_values: int, teacher_values: int):
+        super().__init__()
+        self.student = nn.Linear(student_values, self.size)
+        self.teacher = nn.Linear(teacher_values, self.size)
+
+    def forward(
+        self, student: torch.Tensor, teacher: torch.Tensor, negatives: torch.Tensor,
+        are_others: torch.Tensor,
+    ) -> torch.Tensor:  # fmt: skip
+        """negatives: the teacher's features of k views; are_others: see `Batch`, `(n, k)`."""
+        anchors = unit(self.student(student.flatten(1)), 1)
+        positives, negatives = (
+            unit(self.teacher(features.flatten(1)), 1) for features in (teacher, negatives)
+        )
+        own = (anchors * positives).sum(1, keepdim=True)
+        others = (anchors @ negatives.T).masked_fill(~are_others, -torch.inf)
+        likeness = torch.cat([own, others], 1) / self.temperature
+        return -F.log_softmax(likeness, 1)[:, 0].mean()
+
+
 # Parts
 
 
@@ -207,11 +248,13 @@ def centred_gram(features: torch.Tensor) -> torch.Tensor:
 class Distance:
     """A distance, and what a probe must make equal before: channels (and places), places, nothing.
 
-    measure: a function, or the class of a module that learns, made for a number of channels.
+    One that needs negatives, besides, is told what the teacher said of samples drawn at random.
+    measure: a function, or the class of a module that learns, made for a number of channels; with
+    negatives for the numbers of values of a student's and a teacher's row.
     """
 
     measure: Measure | type[nn.Module]
-    needs: Literal["channels", "grid", "nothing"]
+    needs: Literal["channels", "grid", "nothing", "negatives"]
 
 
 DISTANCES = {
@@ -226,4 +269,5 @@ DISTANCES = {
     "rkd_angle": Distance(rkd_angle, "nothing"),
     "pkt": Distance(pkt, "nothing"),
     "cka": Distance(cka, "nothing"),
+    "crd": Distance(CRD, "negatives"),
 }

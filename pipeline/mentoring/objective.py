@@ -25,13 +25,17 @@ class Batch:
 
     pictures: `(n, 3, s, s)`, uint8 or, where they are mixed, float32 in 0 .. 255; labels: int64
     `(m,)`, m <= n, or float32 `(m, classes)`, the shares of what was mixed; logits: float32
-    `(n, classes)` or None; features: `(n, C)` or `(n, C, h, w)` by teacher tap.
+    `(n, classes)` or None; features: `(n, C)` or `(n, C, h, w)` by teacher tap; negatives: k views
+    drawn at random, `(k, C)` or `(k, C, h, w)` by the taps that are contrasted; are_others: bool
+    `(n, k)`, False where a negative shows the sample of a picture.
     """
 
     pictures: torch.Tensor
     labels: torch.Tensor
     logits: torch.Tensor | None = None
     features: dict[str, torch.Tensor] = field(default_factory=dict)
+    negatives: dict[str, torch.Tensor] = field(default_factory=dict)
+    are_others: torch.Tensor | None = None
 
 
 PLAIN = Settings()
@@ -78,7 +82,10 @@ class Objective(nn.Module):
             )
         if beta := value_at(self.mode.beta, t):
             for pair, probe in zip(self.pairs, self.probes, strict=True):
-                distance = probe(features[pair.student], batch.features[pair.teacher])
+                distance = probe(
+                    features[pair.student], batch.features[pair.teacher],
+                    batch.negatives.get(pair.teacher), batch.are_others,
+                )  # fmt: skip
                 terms[f"probe {pair.teacher} {pair.student}"] = beta * distance
         if gamma := value_at(self.mode.gamma, t):
             distance = self.distance(logits, batch.logits, self.temperature, batch.labels)

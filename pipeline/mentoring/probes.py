@@ -6,6 +6,7 @@ the student's are matched to the teacher's.
 """
 
 from collections.abc import Sequence
+from math import prod
 
 import torch
 import torch.nn.functional as F
@@ -105,22 +106,31 @@ class Probe(nn.Module):
         if self.needs == "grid":
             refuse_one_place(distance, student_shape, teacher_shape)
         self.match = MATCHES[match](student_shape[0], teacher_shape[0])
-        learns = isinstance(chosen.measure, type)
-        self.measure = chosen.measure(self.match.channels) if learns else chosen.measure
+        if self.needs == "negatives":
+            self.measure = chosen.measure(prod(student_shape), prod(teacher_shape))
+        else:
+            learns = isinstance(chosen.measure, type)
+            self.measure = chosen.measure(self.match.channels) if learns else chosen.measure
         self.register_buffer("mean", mean)
         self.register_buffer("std", std)
 
-    def forward(self, student: torch.Tensor, teacher: torch.Tensor) -> torch.Tensor:
+    def forward(
+        self, student: torch.Tensor, teacher: torch.Tensor, negatives: torch.Tensor | None = None,
+        are_others: torch.Tensor | None = None,
+    ) -> torch.Tensor:  # fmt: skip
+        """negatives and are_others: see `Batch`; only a distance that needs them reads them."""
         teacher = teacher.float()
         if self.needs == "channels":
             shape = (-1, *[1] * (teacher.dim() - 2))
             teacher = (teacher - self.mean.view(shape)) / self.std.view(shape)
-        if self.needs != "nothing":
+        if self.needs in ("channels", "grid"):
             student, teacher = same_grid(student, teacher)
         student, teacher = self.match(student, teacher)
         # A distance's own matrix products would otherwise fall back to the half precision of
         # training, in which distances of close samples cancel.
         with torch.autocast(student.device.type, enabled=False):
+            if self.needs == "negatives":
+                return self.measure(student.float(), teacher, negatives.float(), are_others)
             return self.measure(student.float(), teacher)
 
 

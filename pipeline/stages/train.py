@@ -12,10 +12,11 @@ from pipeline.checkpoints import Checkpoint
 from pipeline.compute import Compute, choose_compute
 from pipeline.errors import MenteeError
 from pipeline.files import canonical_json, digest_file, digest_text, replaced_whole
-from pipeline.lessons import Lessons, Mixture, lone_lessons, mentored_lessons
+from pipeline.lessons import Lessons, lone_lessons, mentored_lessons
 from pipeline.mentoring.objective import Objective, Pair
 from pipeline.mentoring.probes import Probe
 from pipeline.metrics import score
+from pipeline.mixtures import Mixture
 from pipeline.params import (
     READS_ATTENTION,
     Mode,
@@ -67,8 +68,11 @@ def train(params: Params, variant: Variant) -> None:
 
     seen = lessons(labelled)
     extra = lessons(unlabelled) if unlabelled else None
-    mixture = Mixture(seen, extra, settings.unlabelled, params.training.batch_size, variant.seed)
     probes = make_probes(asked, student, seen)
+    contrasted = sorted({pair.teacher for pair, probe in probes if probe.needs == "negatives"})
+    mixture = Mixture(
+        seen, extra, settings.unlabelled, params.training.batch_size, variant.seed, contrasted
+    )
     weights = weights_of(student.network)
     objective = Objective(mode, params.soft_targets, probes, settings, weights).to(device)
     say(f"{variant.name}: {student.count_parameters():,} parameters on {compute}")
