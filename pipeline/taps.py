@@ -1,4 +1,4 @@
-"""Named places in a network where features are read."""
+"""Named places in a network, and the features that are read there."""
 
 from collections.abc import Iterator
 from contextlib import contextmanager
@@ -17,7 +17,6 @@ def tapped(network: nn.Module, modules: dict[str, str]) -> Iterator[dict[str, to
     Yields a dictionary that holds, after each forward pass, the output of every module by name.
     A path that does not exist is a MenteeError that lists those that do.
     """
-    known = dict(network.named_modules())
     features: dict[str, torch.Tensor] = {}
 
     def keep(name: str) -> Any:
@@ -30,11 +29,18 @@ def tapped(network: nn.Module, modules: dict[str, str]) -> Iterator[dict[str, to
     handles = []
     try:
         for name, path in modules.items():
-            if path not in known or not path:
-                paths = ", ".join(sorted(filter(None, known)))
-                raise MenteeError(f"tap {name!r}: no module {path!r} here; there are: {paths}")
-            handles.append(known[path].register_forward_hook(keep(name)))
+            module = module_at(network, path, f"tap {name!r}")
+            handles.append(module.register_forward_hook(keep(name)))
         yield features
     finally:
         for handle in handles:
             handle.remove()
+
+
+def module_at(network: nn.Module, path: str, what: str) -> nn.Module:
+    """The module at a path; a MenteeError that begins with `what` lists those that there are."""
+    known = dict(network.named_modules())
+    if path not in known or not path:
+        paths = ", ".join(sorted(filter(None, known)))
+        raise MenteeError(f"{what}: no module {path!r} here; there are: {paths}")
+    return known[path]
