@@ -58,6 +58,22 @@ def prepare() -> None:
 
 
 @main.command()
+def finetune() -> None:
+    """Let the teacher learn the task's labels before the dump, if finetune.layers say so.
+
+    Writes data/teacher/: what was tuned, and the weights.
+
+    Example: mentee finetune
+    """
+    from pipeline.params import load_params
+
+    params = load_params()
+    from pipeline.stages.finetune import finetune
+
+    finetune(params)
+
+
+@main.command()
 def dump() -> None:
     """Run the teacher once over every view (stage one).
 

@@ -11,6 +11,7 @@ from pydantic import (
     BeforeValidator,
     ConfigDict,
     Field,
+    PlainValidator,
     ValidationError,
     model_validator,
 )
@@ -85,6 +86,27 @@ class Teacher(Block):
     weights: str
     input_size: int = Field(ge=16, le=1024)
     taps: dict[Name, Tap] = Field(min_length=1)
+
+
+def _check_layers(value: Any) -> Any:
+    """One of three words, or module paths: a union would complain of each of its members."""
+    is_list = isinstance(value, list) and all(isinstance(path, str) for path in value)
+    if value in ("none", "head", "all") or (is_list and value):
+        return value
+    raise ValueError(
+        f"{value!r} is not allowed: take none, head, all or a list of the teacher's module paths"
+    )
+
+
+class Finetune(Block):
+    """How the teacher learns the task's labels before the dump; off unless `layers` are named."""
+
+    layers: Annotated[str | list[str], PlainValidator(_check_layers)] = "none"
+    steps: int = Field(ge=1, default=200)
+    batch_size: int = Field(ge=2, default=32)
+    learning_rate: float = Field(gt=0, le=10, default=1e-3)
+    weight_decay: float = Field(ge=0, le=10, default=1e-2)
+    seed: Seed = 0
 
 
 class Cache(Block):
@@ -306,6 +328,7 @@ class Params(Block):
     data: Data
     views: Views
     teacher: Teacher
+    finetune: Finetune = Finetune()
     cache: Cache
     head: Head
     soft_targets: SoftTargets

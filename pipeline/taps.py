@@ -1,4 +1,4 @@
-"""Named places in a network where features are read."""
+"""Named places in a network, and the features that are read there."""
 
 from collections.abc import Iterator
 from contextlib import contextmanager
@@ -23,7 +23,6 @@ def tapped(
     A path that does not exist is a MenteeError that names the `key` of params, where {} stands for
     the name, and lists the paths that do exist.
     """
-    known = dict(network.named_modules())
     features: dict[str, torch.Tensor] = {}
 
     def keep(name: str) -> Any:
@@ -36,13 +35,20 @@ def tapped(
     handles = []
     try:
         for name, path in modules.items():
-            if path not in known or not path:
-                raise MenteeError(f"{key.format(name)}: {_not_there(path, known)}")
-            handles.append(known[path].register_forward_hook(keep(name)))
+            module = module_at(network, path, key.format(name))
+            handles.append(module.register_forward_hook(keep(name)))
         yield features
     finally:
         for handle in handles:
             handle.remove()
+
+
+def module_at(network: nn.Module, path: str, key: str) -> nn.Module:
+    """The module at a path; a MenteeError that begins with `key` lists those that there are."""
+    known = dict(network.named_modules())
+    if path not in known or not path:
+        raise MenteeError(f"{key}: {_not_there(path, known)}")
+    return known[path]
 
 
 def _not_there(path: str, known: dict[str, nn.Module]) -> str:

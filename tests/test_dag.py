@@ -27,7 +27,7 @@ def stages_of(students: set[str]) -> set[str]:
 
 def test_a_fresh_clone_runs_every_stage_once(finished: tuple[Path, set[str]]) -> None:
     _, ran = finished
-    first = {"prepare", "dump", "head", "evaluate-teacher"}
+    first = {"prepare", "finetune", "dump", "head", "evaluate-teacher"}
     assert ran == first | stages_of(STUDENTS)
 
 
@@ -72,6 +72,16 @@ def test_another_tap_runs_the_dump_and_the_students_that_probe(project: Path) ->
     assert trained | {"dump", "evaluate-teacher", "report"} <= ran
     # They probe the old tap still; one that comes out the same is not evaluated again.
     assert ran <= {"dump", "evaluate-teacher"} | stages_of(PROBING)
+
+
+def test_a_teacher_that_is_tuned_runs_the_dump_and_all_that_listens_to_it(project: Path) -> None:
+    edit_params(project / "params.yaml", {"finetune": {"steps": 3, "batch_size": 4}})
+    assert repro(project) == {"finetune"}, "nothing is tuned, so nothing changes"
+    mentored = {"finetune", "dump", "head", "evaluate-teacher"} | stages_of(MENTORED)
+    edit_params(project / "params.yaml", {"finetune": {"layers": ["blocks.6"]}})
+    assert repro(project) == mentored
+    edit_params(project / "params.yaml", {"finetune": {"steps": 4}})
+    assert repro(project) == mentored
 
 
 def test_a_mode_runs_only_the_students_of_that_mode(project: Path) -> None:

@@ -42,7 +42,7 @@ def wait_for_shards(project: Path, count: int) -> None:
 
 def test_dvc_repro_after_a_kill_goes_on_where_the_dump_was(clone: Path, tmp_path: Path) -> None:
     whole = copy_of(clone, tmp_path / "whole")
-    assert repro(whole, "dump") == {"prepare", "dump"}
+    assert repro(whole, "dump") == {"prepare", "finetune", "dump"}
 
     project = copy_of(clone, tmp_path / "project")
     process = subprocess.Popen(

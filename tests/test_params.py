@@ -248,6 +248,27 @@ def test_a_probe_that_names_no_distance_has_the_papers(tmp_path: Path) -> None:
     assert params.probes[0].distance == "rmse"
 
 
+def test_params_that_do_not_speak_of_tuning_tune_nothing(tmp_path: Path) -> None:
+    """Those of older projects, and of teams that have no teacher."""
+    path = params_file(tmp_path, {"finetune": ABSENT})
+    assert load_params(path).finetune == load_params(DEFAULTS).finetune
+    assert load_params(path).finetune.layers == "none"
+
+
+@pytest.mark.parametrize("value", ["none", "head", "all", ["blocks.6", "bn2"]])
+def test_what_is_tuned_is_a_word_or_a_list_of_modules(value: Any, tmp_path: Path) -> None:
+    assert load_params(params_file(tmp_path, {"finetune.layers": value})).finetune.layers == value
+
+
+@pytest.mark.parametrize("value", ["blocks.6", [], [6], 1, None, {"blocks": 6}])
+def test_anything_else_to_tune_is_told_what_there_is(value: Any, tmp_path: Path) -> None:
+    text = complaint(tmp_path, {"finetune.layers": value})
+    assert text == (
+        f"finetune.layers: {value!r} is not allowed: take none, head, all or a list of the "
+        f"teacher's module paths"
+    )
+
+
 def test_a_shift_that_leaves_no_edge_to_reflect_is_out_of_range(tmp_path: Path) -> None:
     """An image of 32 pixels has 31 beyond each edge to show in its mirror."""
     load_params(params_file(tmp_path, {"data.image_size": 32, "views.padding": 31}))

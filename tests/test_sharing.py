@@ -42,7 +42,7 @@ class Refuse:
             raise AssertionError(f"team B has no {name}")
 sys.meta_path.insert(0, Refuse())
 """
-OF_TEAM_A = ("data", "views", "teacher", "cache", "head")  # blocks of params.yaml
+OF_TEAM_A = ("data", "views", "teacher", "finetune", "cache", "head")  # blocks of params.yaml
 
 
 @dataclass(frozen=True)
@@ -155,7 +155,7 @@ def published(clone: Path, tmp_path_factory: pytest.TempPathFactory) -> Publishe
     once, publish = blocks(PUBLISHES)
     team_a.run(once, project)
     ran = stages(team_a.run(publish, project))
-    first = {"prepare", "dump", "head", "evaluate-teacher", "report"}
+    first = {"prepare", "finetune", "dump", "head", "evaluate-teacher", "report"}
     assert ran == first | both("labels@independent-plain-0")
     return Published(project, team_a, team_b)
 
@@ -204,9 +204,12 @@ def test_another_team_trains_in_a_clone_and_pulls_only_what_its_students_read(
     assert kinds(project) == {"cache/labelled/views", "cache/labelled/task_logits"}
     assert (project / "data/prepared/images.h5").is_file()
     assert not (project / "images").exists()
+    assert not (project / "data/teacher").exists()
     assert not (project / ".work/cache").exists(), "nothing of stage one ran"
     theirs = published.project
-    for folder in ("images", "data/cache/labelled/features", "data/cache/unlabelled"):
+    for folder in (
+        "images", "data/teacher", "data/cache/labelled/features", "data/cache/unlabelled",
+    ):  # fmt: skip
         assert digests(theirs / folder)
         assert fetched(project).isdisjoint(digests(theirs / folder)), folder
     assert "independent-plain-0" in output, "team A's scores are listed without pulling them"
@@ -236,7 +239,8 @@ def test_another_repository_imports_just_the_logits_and_one_tap(
         "cache/labelled/views", "cache/labelled/task_logits", "cache/labelled/features/pooled",
     }  # fmt: skip
     assert digests(features / "pooled") <= fetched(consumer)
-    for folder in (published.project / "images", features / "middle"):
+    theirs = published.project
+    for folder in (theirs / "images", theirs / "data/teacher", features / "middle"):
         assert fetched(consumer).isdisjoint(digests(folder))
     # All in git that another clone needs, and nothing that DVC keeps.
     tracked = published.team_b.run("git ls-files", consumer).splitlines()

@@ -25,6 +25,7 @@ from pipeline.params import Params, Views
 from pipeline.prepared import PREPARED_FILE, SPLITS, Split, read_split
 from pipeline.progress import Progress, say
 from pipeline.teachers import Answers, Teacher, load_teacher
+from pipeline.tuned import find_tuned
 from pipeline.views import COLUMNS, draw, pixel_digests, replay
 
 SCRATCH = Path(".work/cache")
@@ -38,7 +39,7 @@ MAKERS = 2  # threads that make views while the teacher answers: a GPU is faster
 def dump(params: Params) -> None:
     compute = choose_compute(params.runtime)
     splits = [read_split(PREPARED_FILE, name) for name in SPLITS]
-    teacher = load_teacher(params.teacher, compute)
+    teacher = load_teacher(params.teacher, compute, find_tuned(params, splits[0]))
     specs = {split.name: describe(split, params, teacher) for split in splits}
     scratch = Scratch(SCRATCH)
     with scratch.locked():

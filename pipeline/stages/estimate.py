@@ -19,6 +19,7 @@ from pipeline.params import Params
 from pipeline.prepared import PREPARED_FILE, SPLITS, Split, read_split
 from pipeline.stages.dump import BATCH_SIZE, SCRATCH, answer_filled_up, describe, show
 from pipeline.teachers import load_teacher
+from pipeline.tuned import find_tuned
 
 BATCHES = 5  # batches that are timed, after one to warm up
 WRITTEN = 32 << 20  # bytes that are written to measure how fast shards are
@@ -54,7 +55,7 @@ def estimate(params: Params) -> Iterator[str]:
     """The estimate for params.yaml as it stands, in lines; measures the teacher and the disk."""
     compute = choose_compute(params.runtime)
     splits = [read_split(PREPARED_FILE, name) for name in SPLITS]
-    teacher = load_teacher(params.teacher, compute)
+    teacher = load_teacher(params.teacher, compute, find_tuned(params, splits[0]))
     specs = {split.name: describe(split, params, teacher) for split in splits}
     largest = max(splits, key=len)
     cost = Estimate(

@@ -124,7 +124,7 @@ def take_over_logits(split: Split) -> None:
     if logits.shape != (len(split.class_names),):
         raise MenteeError(
             f"head.fit: the teacher speaks {logits.shape[0]} classes, the task has "
-            f"{len(split.class_names)}: set head.fit to true"
+            f"{len(split.class_names)}: set head.fit to true, or tune the teacher (finetune.layers)"
         )
     unsure_spec = {**logits.spec, "kinds": {schema.TASK_UNCERTAINTY: UNCERTAINTY_ROWS}}
     with replaced_whole(folders[0]) as fresh, replaced_whole(folders[1]) as unsure:
