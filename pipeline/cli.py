@@ -174,7 +174,7 @@ def predict(student: Path, images: tuple[Path, ...]) -> None:
 
     Example: mentee predict students/obedient-plain-0 cat.jpg dog.png
     """
-    from pipeline.params import Runtime
+    from pipeline.blocks import Runtime
     from pipeline.stages.predict import predict
 
     runtime = Runtime(device="auto", threads=0)

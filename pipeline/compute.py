@@ -5,8 +5,8 @@ from dataclasses import dataclass
 
 import torch
 
+from pipeline.blocks import Runtime
 from pipeline.errors import MenteeError
-from pipeline.params import Runtime
 
 
 @dataclass(frozen=True)

@@ -8,10 +8,10 @@ from pathlib import Path
 import numpy as np
 from PIL import Image, ImageOps
 
+from pipeline.blocks import Data
 from pipeline.cifar10 import CLASS_NAMES as CIFAR10_CLASSES
 from pipeline.cifar10 import read_cifar10
 from pipeline.errors import MenteeError
-from pipeline.params import Data
 from pipeline.progress import track
 
 PICTURE_SUFFIXES = {".bmp", ".gif", ".jpeg", ".jpg", ".png", ".ppm", ".tif", ".tiff", ".webp"}

@@ -10,12 +10,12 @@ from pathlib import Path
 import numpy as np
 import torch
 
+from pipeline.blocks import HERE, Views
 from pipeline.cache.kinds import dump_of
 from pipeline.cache.reader import Kind
 from pipeline.cache.schema import MANIFEST, PIXELS, REGIONS, TASK_LOGITS, VIEWS, features_kind
 from pipeline.errors import MenteeError
 from pipeline.mentoring.objective import Batch
-from pipeline.params import HERE, Views
 from pipeline.prepared import Split
 from pipeline.views import COLUMNS, check_regions, draw, pixel_digests, replay
 

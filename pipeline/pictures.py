@@ -6,8 +6,8 @@ import matplotlib
 import numpy as np
 from matplotlib.figure import Figure
 
+from pipeline.blocks import Mode
 from pipeline.mentoring.schedules import value_at
-from pipeline.params import Mode
 from pipeline.results import Row
 
 # A colour-blind-safe palette (Okabe and Ito), by what a student reads.

@@ -9,8 +9,8 @@ from typing import Any
 import torch
 from torch import nn
 
+from pipeline.blocks import Settings
 from pipeline.mentoring.objective import Batch
-from pipeline.params import Settings
 
 
 def weights_of(network: nn.Module) -> list[torch.Tensor]:

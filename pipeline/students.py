@@ -12,9 +12,9 @@ from safetensors import SafetensorError
 from safetensors.torch import load_file, save_file
 from torch import nn
 
+from pipeline.blocks import Student as StudentParams
 from pipeline.errors import MenteeError, near, reason
 from pipeline.files import read_json, write_json, written_whole
-from pipeline.params import Student as StudentParams
 from pipeline.resnets import residual
 from pipeline.taps import tapped
 

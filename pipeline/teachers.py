@@ -11,11 +11,11 @@ import torch.nn.functional as F
 from safetensors.torch import load_file
 from torch import nn
 
+from pipeline.blocks import Tap
+from pipeline.blocks import Teacher as TeacherParams
 from pipeline.compute import Compute
 from pipeline.errors import MenteeError
 from pipeline.files import digest_file
-from pipeline.params import Tap
-from pipeline.params import Teacher as TeacherParams
 from pipeline.taps import tapped
 from pipeline.tuned import Tuned
 

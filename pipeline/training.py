@@ -8,12 +8,12 @@ import torch
 from torch.optim.lr_scheduler import LambdaLR, LRScheduler, OneCycleLR
 from torch.optim.swa_utils import AveragedModel, get_ema_multi_avg_fn
 
+from pipeline.blocks import Settings, Training
 from pipeline.checkpoints import Checkpoint, Part
 from pipeline.compute import Compute
 from pipeline.errors import MenteeError
 from pipeline.mentoring.objective import Objective
 from pipeline.mixtures import Mixture
-from pipeline.params import Settings, Training
 from pipeline.prepared import Split
 from pipeline.progress import say, track
 from pipeline.regularisers import EarlyStopping, mixing

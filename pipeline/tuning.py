@@ -5,10 +5,10 @@ import torch
 import torch.nn.functional as F
 from torch import nn
 
+from pipeline.blocks import Finetune, Views
 from pipeline.errors import MenteeError
 from pipeline.lessons import Lessons
 from pipeline.mixtures import Mixture
-from pipeline.params import Finetune, Views
 from pipeline.prepared import Split
 from pipeline.progress import track
 from pipeline.taps import module_at

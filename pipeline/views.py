@@ -14,8 +14,8 @@ import numpy as np
 import torch
 import torch.nn.functional as F
 
+from pipeline.blocks import Views
 from pipeline.errors import MenteeError
-from pipeline.params import Views
 
 # The columns of a view: the region in pixels of the stored image, and 1 where it is mirrored.
 COLUMNS = ("top", "left", "height", "width", "flip")

@@ -8,9 +8,9 @@ import pytest
 from PIL import Image
 from sklearn.datasets import load_digits
 
+from pipeline.blocks import Data
 from pipeline.datasets import Dataset, load_dataset
 from pipeline.errors import MenteeError
-from pipeline.params import Data
 
 RED, GREEN, BLUE, WHITE = (255, 0, 0), (0, 255, 0), (0, 0, 255), (255, 255, 255)
 

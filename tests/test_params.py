@@ -9,8 +9,9 @@ from projects import REPOSITORY
 from pydantic import ValidationError
 from ruamel.yaml import YAML
 
+from pipeline.blocks import ChannelDistance, OtherDistance
 from pipeline.errors import MenteeError
-from pipeline.params import ChannelDistance, OtherDistance, Params, load_params
+from pipeline.params import Params, load_params
 from pipeline.variants import Variant
 
 DEFAULTS = REPOSITORY / "params.yaml"

@@ -10,8 +10,8 @@ import torch
 from projects import refusal
 from torch import nn
 
+from pipeline.blocks import Student as StudentParams
 from pipeline.errors import MenteeError
-from pipeline.params import Student as StudentParams
 from pipeline.students import CARD_FILE, WEIGHTS_FILE, Card, Student, load_student, save_student
 
 

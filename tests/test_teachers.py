@@ -21,9 +21,9 @@ from sklearn.datasets import load_sample_images
 from torch import nn
 from torchvision.transforms.v2.functional import resize
 
+from pipeline.blocks import Tap
+from pipeline.blocks import Teacher as TeacherParams
 from pipeline.compute import Compute
-from pipeline.params import Tap
-from pipeline.params import Teacher as TeacherParams
 from pipeline.stages.dump import BATCH_SIZE, answer_filled_up
 from pipeline.taps import tapped
 from pipeline.teachers import Teacher, load_teacher, pool, rename_lite_keys
@@ -443,7 +443,7 @@ DOWNLOAD = """
 import sys, torch
 from pipeline.compute import Compute
 from pipeline.errors import MenteeError
-from pipeline.params import Tap, Teacher
+from pipeline.blocks import Tap, Teacher
 from pipeline.teachers import load_teacher
 for model in sys.argv[1:]:
     taps = {"pooled": Tap(module="classifier", grid=1)}

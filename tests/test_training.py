@@ -18,6 +18,7 @@ import torch
 from caches import files_under
 from killing import prepare_small, set_params
 
+from pipeline.blocks import Mode, Settings, SoftTargets, Training, Views
 from pipeline.checkpoints import FOLDER, STATE, Checkpoint
 from pipeline.compute import Compute
 from pipeline.errors import MenteeError
@@ -25,7 +26,7 @@ from pipeline.lessons import lone_lessons
 from pipeline.mentoring.objective import Batch, Objective
 from pipeline.metrics import score
 from pipeline.mixtures import Mixture
-from pipeline.params import Mode, Params, Settings, SoftTargets, Training, Views, load_params
+from pipeline.params import Params, load_params
 from pipeline.prepared import PREPARED_FILE, Split, read_split
 from pipeline.regularisers import EarlyStopping, mixing, weights_of
 from pipeline.results import read_curve
@@ -77,7 +78,7 @@ class Run:
         torch.manual_seed(0)
         images = random_split(16, 0)
         self.validation = random_split(10, 1)
-        from pipeline.params import Student as StudentParams
+        from pipeline.blocks import Student as StudentParams
 
         params = StudentParams(model="fiveconv", width=4, input_size=16)
         card = Card.of(

@@ -12,7 +12,7 @@ from hypothesis import strategies as st
 from torchvision.transforms import InterpolationMode
 from torchvision.transforms.v2.functional import resize
 
-from pipeline.params import Views
+from pipeline.blocks import Views
 from pipeline.views import COLUMNS, draw, pixel_digests, replay
 
 seeds = st.integers(0, 2**32 - 1)
@@ -197,7 +197,7 @@ def test_digests_do_not_depend_on_the_layout_in_memory() -> None:
 def test_a_fresh_process_draws_and_replays_to_the_same_digests() -> None:
     code = """
 import numpy as np, torch
-from pipeline.params import Views
+from pipeline.blocks import Views
 from pipeline.views import draw, pixel_digests, replay
 images = np.random.default_rng(5).integers(0, 256, (6, 32, 32, 3), dtype=np.uint8)
 views = Views(labelled=9, unlabelled=9, padding=4, flip=True, seed=11)

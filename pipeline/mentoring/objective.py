@@ -13,10 +13,10 @@ import torch
 import torch.nn.functional as F
 from torch import nn
 
+from pipeline.blocks import Mode, Settings, SoftTargets
 from pipeline.mentoring.losses import SOFT_TARGET_DISTANCES
 from pipeline.mentoring.penalties import l1_penalty, l2_penalty
 from pipeline.mentoring.schedules import value_at
-from pipeline.params import Mode, Settings, SoftTargets
 
 
 @dataclass(frozen=True)

@@ -13,6 +13,7 @@ import numpy as np
 import torch
 from threadpoolctl import threadpool_limits
 
+from pipeline.blocks import Views
 from pipeline.cache import schema
 from pipeline.cache.encodings import encoding_of, features_encoding, logits_encoding
 from pipeline.cache.writer import Beside, Scratch, write_root
@@ -21,7 +22,7 @@ from pipeline.errors import MenteeError
 from pipeline.files import remove_partial, write_json
 from pipeline.latency import latency
 from pipeline.lessons import CACHE
-from pipeline.params import Params, Views
+from pipeline.params import Params
 from pipeline.prepared import PREPARED_FILE, SPLITS, Split, read_split
 from pipeline.progress import Progress, say
 from pipeline.teachers import Answers, Teacher, load_teacher

@@ -5,9 +5,9 @@ from pathlib import Path
 import numpy as np
 import torch
 
+from pipeline.blocks import Runtime
 from pipeline.compute import choose_compute
 from pipeline.datasets import read_picture
-from pipeline.params import Runtime
 from pipeline.students import load_student
 from pipeline.training import predict_logits
 

@@ -4,9 +4,10 @@ from pathlib import Path
 
 import numpy as np
 
+from pipeline.blocks import Data
 from pipeline.datasets import Dataset, load_dataset
 from pipeline.errors import MenteeError
-from pipeline.params import Data, Params
+from pipeline.params import Params
 from pipeline.prepared import NO_LABEL, PREPARED_FILE, Split, write_prepared
 from pipeline.progress import say
 

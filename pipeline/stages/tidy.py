@@ -2,11 +2,12 @@
 
 from collections.abc import Iterator
 
+from pipeline.blocks import Tap
 from pipeline.cache.garbage import find_garbage, remove
 from pipeline.cache.schema import Manifest
 from pipeline.cache.writer import Scratch
 from pipeline.lessons import CACHE
-from pipeline.params import Params, Tap
+from pipeline.params import Params
 from pipeline.stages.dump import SCRATCH, views_of_split
 
 

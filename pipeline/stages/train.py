@@ -7,6 +7,8 @@ from dvclive import Live
 from scmrepo.exceptions import SCMError
 
 import pipeline
+from pipeline.blocks import READS_ATTENTION, Mode, Settings, SoftTargets, needs_channels
+from pipeline.blocks import Probe as ProbeParams
 from pipeline.cache.reader import Kind
 from pipeline.checkpoints import Checkpoint
 from pipeline.compute import Compute, choose_compute
@@ -17,15 +19,7 @@ from pipeline.mentoring.objective import Objective, Pair
 from pipeline.mentoring.probes import Probe
 from pipeline.metrics import score
 from pipeline.mixtures import Mixture
-from pipeline.params import (
-    READS_ATTENTION,
-    Mode,
-    Params,
-    Settings,
-    SoftTargets,
-    needs_channels,
-)
-from pipeline.params import Probe as ProbeParams
+from pipeline.params import Params
 from pipeline.prepared import PREPARED_FILE, Split, read_split
 from pipeline.progress import say
 from pipeline.regularisers import weights_of

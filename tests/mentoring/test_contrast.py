@@ -7,10 +7,10 @@ import pytest
 import torch
 from torch.nn.functional import one_hot
 
+from pipeline.blocks import Mode, SoftTargets
 from pipeline.mentoring.distances import CRD
 from pipeline.mentoring.objective import Batch, Objective, Pair
 from pipeline.mentoring.probes import Probe
-from pipeline.params import Mode, SoftTargets
 
 TEMPERATURE = 0.07
 

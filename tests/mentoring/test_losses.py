@@ -8,9 +8,9 @@ import numpy as np
 import pytest
 import torch
 
+from pipeline.blocks import SoftTargets
 from pipeline.mentoring import losses
 from pipeline.mentoring.losses import SOFT_TARGET_DISTANCES
-from pipeline.params import SoftTargets
 
 Distance = Callable[[torch.Tensor, torch.Tensor, float, torch.Tensor], torch.Tensor]
 NO_LABELS = torch.empty(0, dtype=torch.int64)

@@ -5,9 +5,9 @@ import math
 import pytest
 import torch
 
+from pipeline.blocks import Mode, SoftTargets
 from pipeline.mentoring.objective import Batch, Objective, Pair
 from pipeline.mentoring.probes import Probe
-from pipeline.params import Mode, SoftTargets
 
 KL = SoftTargets(distance="kl", temperature=2.0)
 

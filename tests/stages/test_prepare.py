@@ -13,9 +13,10 @@ from hypothesis import strategies as st
 from PIL import Image
 from projects import REPOSITORY, edit_params
 
+from pipeline.blocks import Data
 from pipeline.datasets import Dataset
 from pipeline.errors import MenteeError
-from pipeline.params import Data, Params, load_params
+from pipeline.params import Params, load_params
 from pipeline.prepared import PREPARED_FILE, SPLITS, Split, read_split, write_prepared
 from pipeline.stages.prepare import draw_splits, prepare
 
