@@ -127,6 +127,7 @@ class Probe(Block):
     student: str
     distance: Literal[ChannelDistance, OtherDistance] = "rmse"
     match: Literal["projection", "first_channels", "random_projection", "none"]
+    weight: float = Field(gt=0, allow_inf_nan=False, default=1.0)
 
     @property
     def asks(self) -> str:

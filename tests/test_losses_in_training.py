@@ -85,6 +85,15 @@ def test_a_student_trains_with_any_distance_of_its_probe(
     assert set(last["loss"]) == {"probe middle conv4", "soft targets"}
 
 
+def test_a_probe_of_little_weight_counts_for_little(project: Path) -> None:
+    other = {"teacher": "pooled", "student": "pooled", "match": "projection"}
+    change(probes=[{**PROBES[0], "weight": 1e-6}, other])
+    assert train("both", "--settings", "mixed") == "trained"
+    last = read_json(project / "students/both-mixed-0/live/metrics.json")
+    assert float(last["loss"]["probe middle conv4"]) < 1e-4
+    assert float(last["loss"]["probe pooled pooled"]) > 1e-2
+
+
 @pytest.mark.parametrize("distance", ["kl", "kl_by_certainty", "rmse", "dkd", "dist"])
 def test_a_student_trains_with_any_distance_of_soft_targets(project: Path, distance: str) -> None:
     change(soft_targets={"distance": distance, "temperature": 3.0})

@@ -1,7 +1,7 @@
 """The whole loss: labels, probes and soft targets, weighed by a mode.
 
 loss = alpha(t) * cross_entropy(student, label)
-     + beta(t)  * sum over probes of the distance of their features
+     + beta(t)  * sum over probes of weight * the distance of their features
      + gamma(t) * distance of the logits at temperature T
      + l1 * sum of |w| + l2 * sum of w^2 over the student's weights
 """
@@ -43,10 +43,11 @@ PLAIN = Settings()
 
 @dataclass(frozen=True)
 class Pair:
-    """A probe's names: which teacher tap it compares with which student tap."""
+    """Which teacher tap a probe compares with which student tap, and what it counts for."""
 
     teacher: str
     student: str
+    weight: float = 1.0
 
 
 class Objective(nn.Module):
@@ -86,7 +87,7 @@ class Objective(nn.Module):
                     features[pair.student], batch.features[pair.teacher],
                     batch.negatives.get(pair.teacher), batch.are_others,
                 )  # fmt: skip
-                terms[f"probe {pair.teacher} {pair.student}"] = beta * distance
+                terms[f"probe {pair.teacher} {pair.student}"] = beta * pair.weight * distance
         if gamma := value_at(self.mode.gamma, t):
             distance = self.distance(logits, batch.logits, self.temperature, batch.labels)
             terms["soft targets"] = gamma * distance

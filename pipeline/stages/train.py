@@ -172,7 +172,7 @@ def make_probes(
         mean, std = map(torch.from_numpy, kind.statistics())
         module = Probe(probe.distance, probe.match, shapes[probe.student], kind.shape, mean, std)
         refuse_attention(kind, probe, shapes[probe.student])
-        made.append((Pair(probe.teacher, probe.student), module))
+        made.append((Pair(probe.teacher, probe.student, probe.weight), module))
     return made
 
 

@@ -72,6 +72,13 @@ def test_the_terms_sum_to_the_formula_as_the_weights_move(
     assert sum(terms_at(objective(moving), t).values()) == pytest.approx(by_hand, rel=1e-5)
 
 
+def test_a_probe_counts_for_its_weight_beside_the_others() -> None:
+    pairs = [Pair("pooled", "pooled", weight=0.25), Pair("early", "conv3")]
+    terms = terms_at(objective(constant(beta=3), pairs=pairs), 0.5)
+    assert terms["probe pooled pooled"] == pytest.approx(3 * 0.25 * POOLED, rel=1e-5)
+    assert terms["probe early conv3"] == pytest.approx(3 * EARLY, rel=1e-5)
+
+
 def test_a_weight_of_0_leaves_its_term_out() -> None:
     probes = {"probe pooled pooled", "probe early conv3"}
     assert set(terms_at(objective(constant(alpha=1)), 0)) == {"labels"}
