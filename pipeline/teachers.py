@@ -14,7 +14,7 @@ from torch import nn
 from pipeline.blocks import Tap
 from pipeline.blocks import Teacher as TeacherParams
 from pipeline.compute import Compute
-from pipeline.errors import MenteeError
+from pipeline.errors import MenteeError, near
 from pipeline.files import digest_file
 from pipeline.taps import tapped
 from pipeline.tuned import Tuned
@@ -129,11 +129,18 @@ def attention(maps: torch.Tensor) -> torch.Tensor:
 
 
 def load_teacher(params: TeacherParams, compute: Compute, tuned: Tuned | None = None) -> Teacher:
-    """Build the network that `params.model` names, fill it with its weights or the tuned ones."""
+    """Build the network that `params.model` names, fill it with `params.weights` or the tuned ones.
+
+    Before the tuned ones it is built just as for tuning: what is downloaded may be built otherwise.
+    """
     library, _, name = params.model.partition(":")
     network, mean, std, weights_digest = (_timm if library == "timm" else _torchvision)(
-        name, params.weights, tuned
+        name, params.weights
     )
+    if tuned:
+        replace_classifier(network, tuned.classes)
+        network.load_state_dict(load_file(tuned.weights))
+        weights_digest = digest_file(tuned.weights)
     size = params.input_size
     teacher = Teacher(network, mean, std, weights_digest, params.taps, size, compute)
     try:  # a tap or a size that does not fit is found before any image is read
@@ -149,14 +156,12 @@ def load_teacher(params: TeacherParams, compute: Compute, tuned: Tuned | None = 
 Loaded = tuple[nn.Module, tuple[float, ...], tuple[float, ...], str]
 
 
-def _timm(name: str, weights: str, tuned: Tuned | None) -> Loaded:
+def _timm(name: str, weights: str) -> Loaded:
     import timm
 
     if not timm.is_model(name):
-        near = timm.list_models(f"*{name.split('.')[0][:8]}*")[:5]
-        hint = f"; near are {', '.join(near)}" if near else ""
-        raise MenteeError(f"teacher.model: timm has no {name!r}{hint}")
-    if weights == "download" and not tuned:
+        raise MenteeError(f"teacher.model: timm has no {name!r}{near(name, timm.list_models())}")
+    if weights == "download":
         try:
             network = timm.create_model(name, pretrained=True)
         except (OSError, RuntimeError) as error:
@@ -164,16 +169,17 @@ def _timm(name: str, weights: str, tuned: Tuned | None) -> Loaded:
         weights_digest = _digest_state(network.state_dict())
     else:
         network = timm.create_model(name, pretrained=False)
-        weights_digest = _fill(network, name, weights, tuned)
+        weights_digest = _fill(network, name, weights)
     return network, network.default_cfg["mean"], network.default_cfg["std"], weights_digest
 
 
-def _torchvision(name: str, weights: str, tuned: Tuned | None) -> Loaded:
+def _torchvision(name: str, weights: str) -> Loaded:
     import torchvision
 
-    if name not in torchvision.models.list_models(module=torchvision.models):
-        raise MenteeError(f"teacher.model: torchvision.models has no {name!r}")
-    if weights == "download" and not tuned:
+    known = torchvision.models.list_models(module=torchvision.models)
+    if name not in known:
+        raise MenteeError(f"teacher.model: torchvision.models has no {name!r}{near(name, known)}")
+    if weights == "download":
         try:
             network = torchvision.models.get_model(name, weights="DEFAULT")
         except (OSError, RuntimeError) as error:
@@ -181,7 +187,7 @@ def _torchvision(name: str, weights: str, tuned: Tuned | None) -> Loaded:
         weights_digest = _digest_state(network.state_dict())
     else:
         network = torchvision.models.get_model(name, weights=None)
-        weights_digest = _fill(network, name, weights, tuned)
+        weights_digest = _fill(network, name, weights)
     return network, IMAGENET_MEAN, IMAGENET_STD, weights_digest
 
 
@@ -213,13 +219,9 @@ def replace_classifier(network: nn.Module, classes: int) -> list[nn.Module]:
     return [fresh]
 
 
-def _fill(network: nn.Module, name: str, weights: str, tuned: Tuned | None) -> str:
+def _fill(network: nn.Module, name: str, weights: str) -> str:
     """Load a package's or a file's weights, all keys of them; returns the file's digest."""
-    if tuned:
-        replace_classifier(network, tuned.classes)
-        path = tuned.weights
-        state = _read_state(path)
-    elif weights in PACKAGED:
+    if weights in PACKAGED:
         if PACKAGED[weights] != name:
             raise MenteeError(f"teacher.weights: {weights} fits timm:{PACKAGED[weights]} only")
         path = _packaged_file(weights)
