@@ -94,8 +94,8 @@ def measure(params: Params, row: Row, seeds: tuple[int, ...]) -> dict[str, Any]:
         evaluate_teacher()
     tried = {name: scores_of(params, (LONE, name), seeds[0]) for name in row.regularisers}
     networks = {Variant(*named, 0).title: named for named in row.students}
-    if tried:
-        best = max(tried, key=lambda name: tried[name]["validation"]["accuracy"])
+    best = max(tried, key=lambda name: tried[name]["validation"]["accuracy"], default=None)
+    if best:
         networks[REGULARISED] = (LONE, best)
     made = {
         title: {seed: scores_of(params, named, seed) for seed in seeds}
@@ -104,7 +104,7 @@ def measure(params: Params, row: Row, seeds: tuple[int, ...]) -> dict[str, Any]:
     teacher = json.loads(Path("metrics/teacher.json").read_text())
     made[TEACHER] = {0: {split: teacher[split] for split in SPLITS}}
     accuracies = {name: scores["validation"]["accuracy"] for name, scores in tried.items()}
-    return {"tried": accuracies, "networks": made}
+    return {"tried": accuracies, "regulariser": best, "networks": made}
 
 
 def scores_of(params: Params, named: Named, seed: int) -> Scores:
@@ -149,7 +149,7 @@ def cell(content: dict[str, Any], title: str) -> str:
         return ""
     text = spread(content["networks"][title], "accuracy", 100)
     if title == REGULARISED:
-        text += f" ({max(content['tried'], key=content['tried'].__getitem__)})"
+        text += f" ({content['regulariser']})"
     return text
 
 

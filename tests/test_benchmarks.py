@@ -80,10 +80,12 @@ def test_the_results_are_made_by_the_pipeline_itself_and_stand_in_the_page(tmp_p
     made = json.loads(results.read_text())["cifar10"]["10"]
     scores = json.loads((tmp_path / "work/cifar10-10/metrics/obedient-plain-0.json").read_text())
     assert made["networks"]["obedient"]["0"]["test"] == scores["test"]
-    best = max(made["tried"], key=made["tried"].__getitem__)
+    best = made["regulariser"]
+    assert made["tried"][best] == max(made["tried"].values())
     accuracy = f"{100 * scores['test']['accuracy']:.1f}"
     (line,) = [line for line in page.read_text().splitlines() if line.startswith("| 10 |")]
-    assert accuracy in line and f"({best})" in line
+    teacher = f"{100 * made['networks']['teacher']['0']['test']['accuracy']:.1f}"
+    assert accuracy in line and f"({best})" in line and line.endswith(f"| {teacher} |")
     assert "old" not in page.read_text()
 
 

@@ -8,7 +8,7 @@ import numpy as np
 import pytest
 import torch
 
-from pipeline import params
+from pipeline import blocks
 from pipeline.mentoring.distances import (
     DISTANCES,
     VID,
@@ -387,11 +387,11 @@ def test_following_the_gradient_brings_the_student_closer(name: str) -> None:
 
 
 def test_every_distance_that_params_allow_is_there() -> None:
-    allowed = get_args(params.Probe.model_fields["distance"].annotation)
+    allowed = get_args(blocks.Probe.model_fields["distance"].annotation)
     assert set(allowed) == set(DISTANCES)
 
 
 def test_params_know_which_distances_compare_channels() -> None:
     compare_channels = {name for name, chosen in DISTANCES.items() if chosen.needs == "channels"}
-    assert set(get_args(params.ChannelDistance)) == compare_channels
-    assert set(get_args(params.OtherDistance)) == DISTANCES.keys() - compare_channels
+    assert set(get_args(blocks.ChannelDistance)) == compare_channels
+    assert set(get_args(blocks.OtherDistance)) == DISTANCES.keys() - compare_channels

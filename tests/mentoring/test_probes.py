@@ -8,7 +8,7 @@ import pytest
 import torch
 from projects import refusal
 
-from pipeline import params
+from pipeline.blocks import Probe as ProbeParams
 from pipeline.mentoring.distances import DISTANCES, attention_transfer
 from pipeline.mentoring.probes import MATCHES, Probe, same_grid
 
@@ -255,5 +255,5 @@ def test_the_gradient_is_finite_where_features_are_equal() -> None:
 
 
 def test_every_match_that_params_allow_is_there() -> None:
-    allowed = get_args(params.Probe.model_fields["match"].annotation)
+    allowed = get_args(ProbeParams.model_fields["match"].annotation)
     assert set(allowed) == set(MATCHES)
