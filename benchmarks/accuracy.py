@@ -93,10 +93,9 @@ def measure(params: Params, row: Row, seeds: tuple[int, ...]) -> dict[str, Any]:
         head(params)
         evaluate_teacher()
     tried = {name: scores_of(params, (LONE, name), seeds[0]) for name in row.regularisers}
-    networks = {Variant(*named, 0).title: named for named in row.students}
     best = max(tried, key=lambda name: tried[name]["validation"]["accuracy"], default=None)
-    if best:
-        networks[REGULARISED] = (LONE, best)
+    networks = {REGULARISED: (LONE, best)} if best else {}
+    networks |= {Variant(*named, 0).title: named for named in row.students}
     made = {
         title: {seed: scores_of(params, named, seed) for seed in seeds}
         for title, named in networks.items()
