@@ -124,6 +124,11 @@ def update_page(page: Path, name: str, results: dict[str, Any]) -> None:
 def as_table(table: Table, results: dict[str, Any]) -> str:
     """Markdown of what has been measured, in the order of the rows."""
     made = {row.name: results[row.name] for row in table.rows if row.name in results}
+    named = dict.fromkeys(named for row in table.rows for named in row.students)
+    titles = [Variant(*one, 0).title for one in named]
+    if any(row.regularisers for row in table.rows):
+        titles.insert(0, REGULARISED)
+    titles.append(TEACHER)
     if table.all_scores:
         columns = ["labels a class, head", "network", "accuracy (%)", "nll (nats)",
                    "calibration error (%)"]  # fmt: skip
@@ -131,10 +136,10 @@ def as_table(table: Table, results: dict[str, Any]) -> str:
             [name, title, spread(scores, "accuracy", 100), spread(scores, "nll", 1),
              spread(scores, "ece", 100)]
             for name, content in made.items()
-            for title, scores in content["networks"].items()
+            for title in titles
+            if (scores := content["networks"].get(title))
         ]  # fmt: skip
     else:
-        titles = list(dict.fromkeys(t for content in made.values() for t in content["networks"]))
         columns = ["labels a class", *titles]
         lines = [
             [name, *(cell(content, title) for title in titles)] for name, content in made.items()
