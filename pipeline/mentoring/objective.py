@@ -6,6 +6,7 @@ loss = alpha(t) * cross_entropy(student, label)
      + l1 * sum of |w| + l2 * sum of w^2 over the student's weights
 """
 
+from collections import Counter
 from collections.abc import Sequence
 from dataclasses import dataclass, field
 
@@ -64,6 +65,7 @@ class Objective(nn.Module):
         self.distance = SOFT_TARGET_DISTANCES[soft_targets.distance]
         self.temperature = soft_targets.temperature
         self.pairs = [pair for pair, _ in probes]
+        self.names = term_names(self.pairs)
         self.probes = nn.ModuleList(probe for _, probe in probes)
 
     def forward(
@@ -82,12 +84,12 @@ class Objective(nn.Module):
                 labelled, batch.labels, label_smoothing=smoothing
             )
         if beta := value_at(self.mode.beta, t):
-            for pair, probe in zip(self.pairs, self.probes, strict=True):
+            for name, pair, probe in zip(self.names, self.pairs, self.probes, strict=True):
                 distance = probe(
                     features[pair.student], batch.features[pair.teacher],
                     batch.negatives.get(pair.teacher), batch.are_others,
                 )  # fmt: skip
-                terms[f"probe {pair.teacher} {pair.student}"] = beta * pair.weight * distance
+                terms[name] = beta * pair.weight * distance
         if gamma := value_at(self.mode.gamma, t):
             distance = self.distance(logits, batch.logits, self.temperature, batch.labels)
             terms["soft targets"] = gamma * distance
@@ -96,3 +98,17 @@ class Objective(nn.Module):
         if self.settings.l2:
             terms["l2"] = self.settings.l2 * l2_penalty(self.weights)
         return terms
+
+
+def term_names(pairs: Sequence[Pair]) -> list[str]:
+    """A name for each probe's term; where two compare the same taps, the later ones are numbered.
+
+    By one name only the last of them would count.
+    """
+    seen: Counter[str] = Counter()
+    names = []
+    for pair in pairs:
+        name = f"probe {pair.teacher} {pair.student}"
+        seen[name] += 1
+        names.append(name if seen[name] == 1 else f"{name} {seen[name]}")
+    return names

@@ -79,6 +79,15 @@ def test_a_probe_counts_for_its_weight_beside_the_others() -> None:
     assert terms["probe early conv3"] == pytest.approx(3 * EARLY, rel=1e-5)
 
 
+def test_two_probes_of_the_same_taps_both_count() -> None:
+    pairs = [Pair("pooled", "pooled"), Pair("pooled", "pooled", weight=0.5)]
+    terms = terms_at(objective(constant(beta=3), pairs=pairs), 0.5)
+    assert terms == {
+        "probe pooled pooled": pytest.approx(3 * POOLED, rel=1e-5),
+        "probe pooled pooled 2": pytest.approx(3 * 0.5 * POOLED, rel=1e-5),
+    }
+
+
 def test_a_weight_of_0_leaves_its_term_out() -> None:
     probes = {"probe pooled pooled", "probe early conv3"}
     assert set(terms_at(objective(constant(alpha=1)), 0)) == {"labels"}
