@@ -81,7 +81,7 @@ def mode_weights(modes: dict[str, Mode]) -> str:
         columns = min(2, len(modes))
         lines = -(-len(modes) // columns)
         figure = Figure(figsize=(7, 0.7 + 1.8 * lines), layout="constrained")
-        grid = figure.subplots(lines, columns, sharex=True, sharey=True, squeeze=False).flat
+        grid = list(figure.subplots(lines, columns, sharex=True, sharey=True, squeeze=False).flat)
         for axes, (name, mode) in zip(grid, modes.items(), strict=False):
             for (term, meaning), colour in zip(terms, LINES, strict=False):
                 weights = np.array([value_at(getattr(mode, term), t) for t in times])
@@ -89,8 +89,9 @@ def mode_weights(modes: dict[str, Mode]) -> str:
                 axes.plot(times, weights, color=colour, label=f"{term} ({meaning})")
             axes.set_title(name, fontsize=10)
             axes.set_yscale("log")
-        for axes in list(grid)[len(modes) :]:
-            axes.set_visible(False)
+        for number in range(len(modes), len(grid)):
+            grid[number].set_visible(False)
+            grid[number - columns].tick_params(labelbottom=True)  # those above end the column
         figure.supxlabel("share of training", fontsize=10)
         figure.supylabel("weight", fontsize=10)
         handles, labels = figure.axes[0].get_legend_handles_labels()

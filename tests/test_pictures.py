@@ -2,7 +2,8 @@
 
 import re
 
-from pipeline.pictures import learning_curves
+from pipeline.blocks import Mode
+from pipeline.pictures import learning_curves, mode_weights
 
 
 def test_curves_of_seeds_that_stopped_early_are_drawn_as_far_as_all_go() -> None:
@@ -11,3 +12,10 @@ def test_curves_of_seeds_that_stopped_early_are_drawn_as_far_as_all_go() -> None
     assert picture == learning_curves({"both": [long[:2], short]})
     assert picture != learning_curves({"both": [long, long]})
     assert re.search(r">both<", picture)
+
+
+def test_every_mode_has_axes_of_its_own_and_there_are_no_empty_ones() -> None:
+    mode = Mode(alpha=[(0, 1.0)], beta=[(0, 0.0)], gamma=[(0, 0.0)])
+    for count in (1, 2, 3, 5):
+        picture = mode_weights({f"mode{number}": mode for number in range(count)})
+        assert len(re.findall(r'id="axes_\d+"', picture)) == count
