@@ -19,6 +19,7 @@ Name = Annotated[str, Field(pattern=r"^[a-z][a-z0-9_]*$")]
 # A teacher's tap, after the teacher's name where it is another than the one here: lite2/pooled.
 Address = Annotated[str, Field(pattern=r"^([a-z][a-z0-9_]*/)?[a-z][a-z0-9_]*$")]
 Fraction = Annotated[float, Field(ge=0, le=1)]
+SOURCE = r"^(cifar10|digits|torchvision:\w+|folder:.+)$"  # of images
 Seed = Annotated[int, Field(ge=0, lt=2**32)]
 # (t, value): the weight of a term at the share t of training; linear between knots.
 Knot = Annotated[
@@ -38,8 +39,14 @@ class Block(BaseModel):
     model_config = ConfigDict(extra="forbid", frozen=True, strict=True)
 
 
+def once(items: list[Any]) -> list[Any]:
+    if len(set(items)) < len(items):
+        raise ValueError(f"each may be listed once only, not {items}")
+    return items
+
+
 class Data(Block):
-    source: str = Field(pattern=r"^(cifar10|digits|torchvision:\w+|folder:.+)$")
+    source: str = Field(pattern=SOURCE)
     image_size: int = Field(ge=8, le=1024)
     labelled_per_class: int = Field(ge=1)
     unlabelled: int = Field(ge=0)
@@ -237,12 +244,6 @@ class Mode(Block):
         return self.reads_features or self.reads_logits
 
 
-def _once(items: list[Any]) -> list[Any]:
-    if len(set(items)) < len(items):
-        raise ValueError(f"each may be listed once only, not {items}")
-    return items
-
-
 def _as_knots(value: Any) -> Any:
     """One number for all of training is a list of one knot."""
     return [(0.0, value)] if isinstance(value, int | float) else value
@@ -261,7 +262,7 @@ class Settings(Block):
     unlabelled: Annotated[list[Knot], BeforeValidator(_as_knots), Field(min_length=1)] = [
         (0.0, 0.0)
     ]
-    teachers: Annotated[list[Name], Field(min_length=1), AfterValidator(_once)] = [HERE]
+    teachers: Annotated[list[Name], Field(min_length=1), AfterValidator(once)] = [HERE]
 
     @model_validator(mode="after")
     def _shares_are_below_1(self) -> "Settings":
@@ -289,14 +290,14 @@ class Settings(Block):
 
 
 class Group(Block):
-    modes: Annotated[list[Name], AfterValidator(_once)]
-    settings: Annotated[list[Name], AfterValidator(_once)]
+    modes: Annotated[list[Name], AfterValidator(once)]
+    settings: Annotated[list[Name], AfterValidator(once)]
 
 
 class Sweep(Block):
     """The students to train: in each group every mode x every settings x every seed."""
 
-    seeds: Annotated[list[Seed], Field(min_length=1), AfterValidator(_once)]
+    seeds: Annotated[list[Seed], Field(min_length=1), AfterValidator(once)]
     labels: Group
     logits: Group
     features: Group

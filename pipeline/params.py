@@ -29,7 +29,8 @@ from pipeline.blocks import (
     needs_channels,
 )
 from pipeline.errors import MenteeError
-from pipeline.variants import TEACHER, Variant
+from pipeline.evidence_blocks import Examine, Stability
+from pipeline.variants import TEACHER, UNTRAINED, Variant
 
 PARAMS_FILE = Path("params.yaml")
 
@@ -48,12 +49,18 @@ class Params(Block):
     modes: dict[Name, Mode]
     settings: dict[Name, Settings]
     sweep: Sweep
+    examine: Examine = Examine()
+    stability: Stability = Stability()
     runtime: Runtime
 
     @model_validator(mode="after")
     def _names_agree(self) -> "Params":
         if TEACHER in self.modes:
             raise ValueError(f"modes.{TEACHER}: this name is the teacher's own, take another")
+        if UNTRAINED in self.modes:
+            raise ValueError(f"modes.{UNTRAINED}: so an untrained student is called, take another")
+        for mode in self.stability.modes:
+            _need(mode in self.modes, "stability.modes", mode, self.modes)
         if self.views.padding >= self.data.image_size:
             raise ValueError(
                 f"views.padding: {self.views.padding} is not allowed: must be less than "

@@ -3,6 +3,7 @@
 from dataclasses import dataclass
 
 TEACHER = "teacher"  # what `mentee evaluate` and the report call the teacher with its head
+UNTRAINED = "untrained"  # what `mentee examine` calls a student's network before any training
 PLAIN = "plain"  # the settings that go without saying
 
 

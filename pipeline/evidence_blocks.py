@@ -1,0 +1,38 @@
+"""The blocks of params.yaml that say what is measured of networks, beyond their task."""
+
+from typing import Annotated
+
+from pydantic import AfterValidator, Field
+
+from pipeline.blocks import SOURCE, Block, Fraction, Name, Seed, once
+
+Source = Annotated[str, Field(pattern=SOURCE)]
+Labels = Annotated[int, Field(ge=1)] | None
+LearningRate = Annotated[float, Field(gt=0, le=100)]
+Depth = Annotated[int, Field(ge=3, le=100)]
+
+
+class Examine(Block):
+    """What every network is put to: corrupted test images, and other data sets."""
+
+    corrupted: int = Field(ge=0, default=500)
+    targets: dict[Name, Source] = Field(default={"digits": "digits"})
+    per_class: Annotated[list[Labels], AfterValidator(once)] = Field(
+        min_length=1, default=[10, None]
+    )
+    draws: int = Field(ge=1, le=100, default=3)
+    retrain_after: Annotated[list[str], AfterValidator(once)] = Field(default=[])
+    retrain_steps: int = Field(ge=2, default=300)
+
+
+class Stability(Block):
+    """A sweep of learning rates and depths, to see where training fails; off without modes."""
+
+    modes: Annotated[list[Name], AfterValidator(once)] = Field(default=[])
+    learning_rates: Annotated[list[LearningRate], AfterValidator(once)] = Field(
+        min_length=1, default=[1.0e-4, 1.0e-3, 1.0e-2, 1.0e-1, 1.0]
+    )
+    depths: Annotated[list[Depth], AfterValidator(once)] = Field(min_length=1, default=[5])
+    seeds: Annotated[list[Seed], AfterValidator(once)] = Field(min_length=1, default=[0, 1, 2])
+    steps: int = Field(ge=2, default=300)
+    trains_at: Fraction = 0.5
