@@ -151,6 +151,27 @@ def evaluate(mode: str, settings: str, seed: int) -> None:
 
 
 @main.command()
+@click.argument("mode")
+@click.option("--learning-rate", required=True, type=click.FloatRange(0, 10, min_open=True))
+@click.option("--depth", required=True, type=click.IntRange(3, 100), help="Of fiveconv.")
+@click.option("--seed", default=0, show_default=True, type=click.IntRange(0, 2**32 - 1))
+def stability(mode: str, learning_rate: float, depth: int, seed: int) -> None:
+    """Train shortly at some learning rate, and record whether it gets anywhere.
+
+    MODE is one of the modes in params.yaml. Writes
+    evidence/stability/<mode>-<learning rate>-<depth>-<seed>.json.
+
+    Example: mentee stability obedient --learning-rate 0.1 --depth 5
+    """
+    from pipeline.params import load_params
+
+    params = load_params()
+    from pipeline.stages.stability import Attempt, stability
+
+    stability(params, Attempt(mode, learning_rate, depth, seed))
+
+
+@main.command()
 def report() -> None:
     """Gather all metrics into a table and reports/index.html.
 

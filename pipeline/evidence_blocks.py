@@ -8,7 +8,7 @@ from pipeline.blocks import SOURCE, Block, Fraction, Name, Seed, once
 
 Source = Annotated[str, Field(pattern=SOURCE)]
 Labels = Annotated[int, Field(ge=1)] | None
-LearningRate = Annotated[float, Field(gt=0, le=100)]
+LearningRate = Annotated[float, Field(gt=0, le=10)]
 Depth = Annotated[int, Field(ge=3, le=100)]
 
 

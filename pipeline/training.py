@@ -1,6 +1,7 @@
 """Training a student: one loop for every mode."""
 
-from collections.abc import Callable, Iterable
+from collections.abc import Callable, Iterable, Iterator
+from dataclasses import dataclass
 from math import cos, pi
 
 import numpy as np
@@ -24,19 +25,43 @@ PREDICT_BATCH = 250
 MOMENTUM = 0.9
 # Of the training: where the step schedule divides the learning rate by ten (Tian et al., 2020).
 MILESTONES = (0.625, 0.75, 0.875)
-# What is told now and then: step, the weighed terms of the loss, the validation logits.
-Listener = Callable[[int, dict[str, float], np.ndarray], None]
+
+
+@dataclass(frozen=True)
+class Look:
+    """How training stands after a step: what is told now and then.
+
+    terms: the weighed terms of the loss; answers: logits float32 `(n, classes)` of the validation
+    images; gradient_norm, weight_norm: L2 over all that is trained, before clipping.
+    """
+
+    step: int
+    terms: dict[str, float]
+    answers: np.ndarray
+    gradient_norm: float
+    weight_norm: float
+
+
+class Diverged(MenteeError):
+    """A term of the loss that is not finite any more."""
+
+    def __init__(self, step: int, term: str):
+        super().__init__(
+            f"step {step}: the loss term {term!r} is not finite: lower training.learning_rate or "
+            f"the term's weight"
+        )
+        self.step, self.term = step, term
 
 
 def fit(
     student: Student, objective: Objective, mixture: Mixture, validation: Split,
-    training: Training, settings: Settings, compute: Compute, listen: Listener,
-    checkpoint: Checkpoint,
+    training: Training, settings: Settings, compute: Compute, listen: Callable[[Look], None],
+    checkpoint: Checkpoint | None = None,
 ) -> None:  # fmt: skip
-    """Train `student` in place, from where `checkpoint` stands.
+    """Train `student` in place, from where `checkpoint` stands if there is one.
 
     `listen` hears `training.validations` times, the last time after the last step. A loss that is
-    not finite is a MenteeError that names the step and the term.
+    not finite is Diverged, which names the step and the term.
     """
     parameters = [*student.parameters(), *objective.parameters()]
     optimizer = make_optimizer(parameters, training)
@@ -53,7 +78,7 @@ def fit(
         )
     if settings.early_stopping:
         parts["stopping"] = stopping = EarlyStopping(settings.early_stopping)
-    done = checkpoint.resume(parts, compute.device)
+    done = checkpoint.resume(parts, compute.device) if checkpoint else 0
     if done:
         say(f"going on after step {done}")
     judged = averaged.module if averaged else student
@@ -77,6 +102,9 @@ def fit(
                 terms = objective(batch, logits, features, t)
             optimizer.zero_grad()
             sum(terms.values()).backward()
+            looking = step in looks
+            if looking:
+                gradient_norm = norm_of(parameter.grad for parameter in parameters)
             if training.gradient_clip:
                 torch.nn.utils.clip_grad_norm_(parameters, training.gradient_clip)
             optimizer.step()
@@ -84,17 +112,25 @@ def fit(
             if averaged:
                 averaged.update_parameters(student)
             watch.see(step, terms)
-            if step in looks:
+            if looking:
                 watch.check()
                 answers = predict_logits(judged, validation.images, compute)
                 if stopping:
                     stopping.look(judged, float((answers.argmax(1) == validation.labels).mean()))
-                listen(step, {name: term.item() for name, term in terms.items()}, answers)
-                checkpoint.save(step, parts, compute.device)
+                values = {name: term.item() for name, term in terms.items()}
+                listen(Look(step, values, answers, gradient_norm, norm_of(parameters)))
+                if checkpoint:
+                    checkpoint.save(step, parts, compute.device)
     if stopping:
         student.load_state_dict(stopping.weights)
     elif averaged:
         student.load_state_dict(averaged.module.state_dict())
+
+
+def norm_of(tensors: Iterable[torch.Tensor | None]) -> float:
+    """L2 norm over all that are there, taken as one vector."""
+    there = [tensor.detach() for tensor in tensors if tensor is not None]
+    return torch.nn.utils.get_total_norm(there).item()
 
 
 def make_optimizer(
@@ -150,7 +186,7 @@ class Watch:
         self._first[names] = torch.where(wrong & (first == 0), step, first)
 
     def check(self) -> None:
-        """A MenteeError names the first term that was not finite, and when."""
+        """Diverged names the first term that was not finite, and when."""
         found = [
             (step, name)
             for names, first in self._first.items()
@@ -158,11 +194,7 @@ class Watch:
             if step
         ]
         if found:
-            step, name = min(found, key=lambda one: one[0])
-            raise MenteeError(
-                f"step {step}: the loss term {name!r} is not finite: lower training.learning_rate "
-                f"or the term's weight"
-            )
+            raise Diverged(*min(found, key=lambda one: one[0]))
 
 
 @torch.inference_mode()
@@ -173,14 +205,37 @@ def predict_logits(
 
     Shows progress under the name `what`, if there is one.
     """
+    answers = answer_plain(student, images, compute)
+    if what:
+        answers = track(answers, what, -(-len(images) // PREDICT_BATCH))
+    return torch.cat([logits.cpu() for logits in answers]).numpy()
+
+
+@torch.inference_mode()
+def predict_features(
+    student: Student, images: np.ndarray, taps: Iterable[str], compute: Compute,
+    keep: Callable[[torch.Tensor], torch.Tensor] = torch.Tensor.float,
+) -> dict[str, torch.Tensor]:  # fmt: skip
+    """What each tap puts out for plain images uint8 `(n, H, W, 3)`, on the device; sets eval mode.
+
+    By tap what `keep` makes of a batch's features, `(n, C)` or `(n, C, h, w)`.
+    """
+    kept: dict[str, list[torch.Tensor]] = {tap: [] for tap in taps}
+    with student.tapped(kept) as features:
+        for _ in answer_plain(student, images, compute):
+            for tap, parts in kept.items():
+                parts.append(keep(features[tap]))
+    return {tap: torch.cat(parts) for tap, parts in kept.items()}
+
+
+def answer_plain(student: Student, images: np.ndarray, compute: Compute) -> Iterator[torch.Tensor]:
+    """Float32 logits of plain images, batch by batch; sets eval mode."""
     student.eval()
     height, width = images.shape[1:3]
     plain = torch.tensor([0, 0, height, width, 0], device=compute.device)
-    starts = range(0, len(images), PREDICT_BATCH)
-    out = []
-    for start in track(starts, what, len(starts)) if what else starts:
+    for start in range(0, len(images), PREDICT_BATCH):
         part = torch.from_numpy(images[start : start + PREDICT_BATCH]).to(compute.device)
         pictures = replay(part, plain.expand(len(part), -1), student.card.input_size)
         with compute.autocast():
-            out.append(student(pictures).float().cpu())
-    return torch.cat(out).numpy()
+            logits = student(pictures).float()
+        yield logits

@@ -18,9 +18,9 @@ from pipeline.cache import schema
 from pipeline.cache.encodings import encoding_of, features_encoding, logits_encoding
 from pipeline.cache.writer import Beside, Scratch, write_root
 from pipeline.compute import choose_compute
+from pipeline.cost import latency, multiply_adds
 from pipeline.errors import MenteeError
 from pipeline.files import remove_partial, write_json
-from pipeline.latency import latency
 from pipeline.lessons import CACHE
 from pipeline.params import Params
 from pipeline.prepared import PREPARED_FILE, SPLITS, Split, read_split
@@ -76,6 +76,8 @@ def dump(params: Params) -> None:
             "views_answered": count,
             "seconds": round(seconds, 1),
             "parameters": sum(p.numel() for p in teacher.network.parameters()),
+            "bytes": sum(value.nbytes for value in teacher.network.state_dict().values()),
+            "multiply_adds": multiply_adds(teacher.answer, size, compute.device),
             "latency_ms": latency(teacher.answer, size, compute.device),
         },
     )

@@ -1,36 +1,48 @@
 """evaluate: one student, or the teacher with its head, on the test split."""
 
+from collections.abc import Sequence
 from pathlib import Path
+from typing import Any
 
+import numpy as np
 import torch
 
-from pipeline.cache.schema import TASK_LOGITS
-from pipeline.compute import choose_compute
+from pipeline.cache.reader import Kind
+from pipeline.cache.schema import MANIFEST, TASK_LOGITS, features_kind
+from pipeline.compute import Compute, choose_compute
+from pipeline.cost import latency, multiply_adds
 from pipeline.files import read_json, write_json
-from pipeline.latency import latency
+from pipeline.gallery import attention, disagreements, first_filters, to_grid
 from pipeline.lessons import CACHE, open_kind
-from pipeline.metrics import score
+from pipeline.likeness import agreement, cka, divergence, gram
+from pipeline.metrics import confidence_and_right, reliability, score
 from pipeline.params import Params
-from pipeline.prepared import PREPARED_FILE, read_split
+from pipeline.prepared import PREPARED_FILE, Split, read_split
 from pipeline.progress import say
 from pipeline.stages.train import STUDENTS
-from pipeline.students import load_student
-from pipeline.training import predict_logits
-from pipeline.variants import Variant
+from pipeline.students import WEIGHTS_FILE, Student, load_student
+from pipeline.training import predict_features, predict_logits
+from pipeline.variants import TEACHER, Variant
 
 METRICS = Path("metrics")
+EVIDENCE = Path("evidence/evaluate")
 DUMP_RUN = Path("runs/dump.json")
+COMPARED = 2000  # test images whose features are compared: memory grows with their square
+COMPARED_GRID = 4  # maps are averaged to it, as the teacher's are in its cache
+LOOKED_AT = 6  # test images whose attention is kept
 
 
 def evaluate(params: Params, variant: Variant) -> None:
-    """Scores on validation and test, size and speed of one student."""
+    """Scores on validation and test, size and speed of one student, and its likeness."""
     compute = choose_compute(params.runtime)
-    student = load_student(STUDENTS / variant.name).to(compute.device)
-    scores = {}
+    folder = STUDENTS / variant.name
+    student = load_student(folder).to(compute.device)
+    scores, answers = {}, {}
     for name in ("validation", "test"):
         split = read_split(PREPARED_FILE, name)
-        logits = predict_logits(student, split.images, compute, f"answers to {name}")
-        scores[name] = score(logits, split.labels)
+        answers[name] = predict_logits(student, split.images, compute, f"answers to {name}")
+        scores[name] = score(answers[name], split.labels)
+    test, logits = split, answers["test"]
 
     @torch.inference_mode()
     def answer(pictures: torch.Tensor) -> torch.Tensor:
@@ -38,11 +50,25 @@ def evaluate(params: Params, variant: Variant) -> None:
             return student(pictures)
 
     size = student.card.input_size
+    evidence: dict[str, Any] = {
+        "reliability": reliability(*confidence_and_right(logits, test.labels)),
+        **what_it_sees(student, test, compute),
+    }
+    likeness = {}
+    if told := cached(test, TASK_LOGITS):
+        teacher = told.view(0)
+        likeness = {"agreement": agreement(logits, teacher), "kl": divergence(logits, teacher)}
+        evidence["disagreements"] = disagreements(test, logits, teacher)
+    evidence["cka"] = compare_features(student, test, params.teacher.taps, compute)
     content = {
         **scores,
+        **({"likeness": likeness} if likeness else {}),
         "parameters": student.count_parameters(),
+        "bytes": (folder / WEIGHTS_FILE).stat().st_size,
+        "multiply_adds": multiply_adds(answer, size, compute.device),
         "latency_ms": latency(answer, size, compute.device),
     }
+    write_json(EVIDENCE / f"{variant.name}.json", evidence)
     write_json(METRICS / f"{variant.name}.json", content)
     say(f"{variant.name}: test accuracy {scores['test']['accuracy']:.1%}")
 
@@ -52,8 +78,54 @@ def evaluate_teacher() -> None:
     scores = {}
     for name in ("validation", "test"):
         split = read_split(PREPARED_FILE, name)
-        scores[name] = score(open_kind(CACHE, split, TASK_LOGITS).view(0), split.labels)
+        logits = open_kind(CACHE, split, TASK_LOGITS).view(0)
+        scores[name] = score(logits, split.labels)
     run = read_json(DUMP_RUN)
-    size = {key: run[key] for key in ("parameters", "latency_ms")}
-    write_json(METRICS / "teacher.json", {**scores, **size})
+    size = {key: run[key] for key in ("parameters", "bytes", "multiply_adds", "latency_ms")}
+    evidence = {"reliability": reliability(*confidence_and_right(logits, split.labels))}
+    write_json(EVIDENCE / f"{TEACHER}.json", evidence)
+    write_json(METRICS / f"{TEACHER}.json", {**scores, **size})
     say(f"teacher: test accuracy {scores['test']['accuracy']:.1%}")
+
+
+def cached(split: Split, kind: str) -> Kind | None:
+    """A kind of a split's cache, or None: who trains on others' caches may not have fetched it."""
+    there = (CACHE / split.name / kind / MANIFEST).exists()
+    return open_kind(CACHE, split, kind) if there else None
+
+
+def what_it_sees(student: Student, test: Split, compute: Compute) -> dict[str, Any]:
+    rows = spread(len(test), LOOKED_AT)
+    taps = student.depth_taps()
+    features = predict_features(student, test.images[rows], taps, compute)
+    maps = {tap: attention(features[tap]) for tap in taps if features[tap].dim() == 4}
+    return {
+        "attention": {"rows": rows.tolist(), "taps": maps},
+        "filters": first_filters(student),
+    }
+
+
+def compare_features(
+    student: Student, test: Split, taps: Sequence[str], compute: Compute
+) -> dict[str, dict[str, float]]:
+    """CKA of every teacher tap that is in the cache with every student tap, by their names."""
+    rows = spread(len(test), COMPARED)
+    told = {tap: kind for tap in taps if (kind := cached(test, features_kind(tap)))}
+    if not told or len(rows) <= 3:
+        return {}
+    own = predict_features(
+        student, test.images[rows], student.depth_taps(), compute,
+        keep=lambda maps: to_grid(maps, COMPARED_GRID),
+    )  # fmt: skip
+    grams = {tap: gram(features) for tap, features in own.items()}
+    likeness = {}
+    for tap, kind in told.items():
+        values = kind.gather(np.zeros_like(rows), rows)
+        taught = gram(torch.from_numpy(values).float().to(compute.device))
+        likeness[tap] = {name: cka(taught, seen) for name, seen in grams.items()}
+    return likeness
+
+
+def spread(count: int, wanted: int) -> np.ndarray:
+    """Up to `wanted` rows of `count`, evenly: files may be in the order of their classes."""
+    return np.unique(np.linspace(0, count - 1, min(count, wanted)).round().astype(np.int64))

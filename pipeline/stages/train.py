@@ -1,5 +1,7 @@
 """train (stage two): one student from scratch, from the prepared data and the caches alone."""
 
+from collections.abc import Callable
+from dataclasses import dataclass
 from pathlib import Path
 
 import torch
@@ -7,7 +9,14 @@ from dvclive import Live
 from scmrepo.exceptions import SCMError
 
 import pipeline
-from pipeline.blocks import READS_ATTENTION, Mode, Settings, SoftTargets, needs_channels
+from pipeline.blocks import (
+    READS_ATTENTION,
+    Mode,
+    Settings,
+    SoftTargets,
+    Training,
+    needs_channels,
+)
 from pipeline.blocks import Probe as ProbeParams
 from pipeline.cache.reader import Kind
 from pipeline.checkpoints import Checkpoint
@@ -24,13 +33,64 @@ from pipeline.prepared import PREPARED_FILE, Split, read_split
 from pipeline.progress import say
 from pipeline.regularisers import weights_of
 from pipeline.students import Card, Student, save_student
-from pipeline.training import fit, predict_logits
+from pipeline.training import Look, fit, predict_logits
 from pipeline.variants import Variant
 
 STUDENTS = Path("students")
 
 
+@dataclass(frozen=True)
+class Run:
+    """All that takes part in training one student."""
+
+    student: Student
+    objective: Objective
+    mixture: Mixture
+    validation: Split
+    settings: Settings
+    compute: Compute
+    lessons: list[Lessons]
+
+    def go(
+        self, training: Training, listen: Callable[[Look], None],
+        checkpoint: Checkpoint | None = None,
+    ) -> None:  # fmt: skip
+        fit(
+            self.student, self.objective, self.mixture, self.validation, training, self.settings,
+            self.compute, listen, checkpoint,
+        )  # fmt: skip
+
+
 def train(params: Params, variant: Variant) -> None:
+    run = set_up(params, variant)
+    say(f"{variant.name}: {run.student.count_parameters():,} parameters on {run.compute}")
+    key = run_key(params, variant, run)
+    folder = STUDENTS / variant.name
+    with replaced_whole(folder) as fresh:
+        checkpoint = Checkpoint(variant.name, key, fresh / "live")
+        live = curves(fresh / "live")
+
+        def listen(look: Look) -> None:
+            live.step = look.step
+            for name, value in look.terms.items():
+                live.log_metric(f"loss/{name}", value)
+            for name, value in score(look.answers, run.validation.labels).items():
+                live.log_metric(f"validation/{name}", value)
+            live.log_metric("norm/gradient", look.gradient_norm)
+            live.log_metric("norm/weights", look.weight_norm)
+            live.make_summary()
+
+        with live:
+            run.go(params.training, listen, checkpoint)
+        answers = predict_logits(run.student, run.validation.images, run.compute)
+        save_student(run.student.cpu(), fresh)
+    checkpoint.remove()
+    accuracy = score(answers, run.validation.labels)["accuracy"]
+    say(f"{variant.name}: validation accuracy {accuracy:.1%} -> {folder}")
+
+
+def set_up(params: Params, variant: Variant) -> Run:
+    """Read what the student learns from, and make it and its objective by the variant's seed."""
     mode, settings = find(params, variant)
     compute = choose_compute(params.runtime)
     torch.manual_seed(variant.seed)
@@ -69,36 +129,11 @@ def train(params: Params, variant: Variant) -> None:
     )
     weights = weights_of(student.network)
     objective = Objective(mode, params.soft_targets, probes, settings, weights).to(device)
-    say(f"{variant.name}: {student.count_parameters():,} parameters on {compute}")
-    key = run_key(params, variant, [seen, *([extra] if extra else [])], validation, compute)
-    folder = STUDENTS / variant.name
-    with replaced_whole(folder) as fresh:
-        checkpoint = Checkpoint(variant.name, key, fresh / "live")
-        live = curves(fresh / "live")
-
-        def listen(step, terms, logits) -> None:
-            live.step = step
-            for name, value in terms.items():
-                live.log_metric(f"loss/{name}", value)
-            for name, value in score(logits, validation.labels).items():
-                live.log_metric(f"validation/{name}", value)
-            live.make_summary()
-
-        with live:
-            fit(
-                student, objective, mixture, validation, params.training, settings, compute, listen,
-                checkpoint,
-            )  # fmt: skip
-        answers = predict_logits(student, validation.images, compute)
-        save_student(student.cpu(), fresh)
-    checkpoint.remove()
-    accuracy = score(answers, validation.labels)["accuracy"]
-    say(f"{variant.name}: validation accuracy {accuracy:.1%} -> {folder}")
+    read = [seen, *([extra] if extra else [])]
+    return Run(student, objective, mixture, validation, settings, compute, read)
 
 
-def run_key(
-    params: Params, variant: Variant, lessons: list[Lessons], validation: Split, compute: Compute
-) -> str:
+def run_key(params: Params, variant: Variant, run: Run) -> str:
     """A digest of all that decides what becomes of a student, code and libraries included."""
     mode, settings = find(params, variant)
     code = sorted(Path(pipeline.__file__).parent.rglob("*.py"))
@@ -109,9 +144,9 @@ def run_key(
         **params.model_dump(
             include={"student", "training", "soft_targets", "probes", "views"}
         ),
-        "splits": [part.split.digest() for part in lessons] + [validation.digest()],
-        "caches": [[kind.fingerprint for kind in part.kinds] for part in lessons],
-        "compute": str(compute),
+        "splits": [part.split.digest() for part in run.lessons] + [run.validation.digest()],
+        "caches": [[kind.fingerprint for kind in part.kinds] for part in run.lessons],
+        "compute": str(run.compute),
         "torch": torch.__version__,
         "code": [digest_file(path) for path in code],
     }))  # fmt: skip

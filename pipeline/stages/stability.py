@@ -1,0 +1,86 @@
+"""stability: one short training at a learning rate and depth, whether it gets anywhere or not."""
+
+from dataclasses import dataclass
+from pathlib import Path
+
+from pipeline.blocks import Training
+from pipeline.errors import MenteeError
+from pipeline.files import write_json
+from pipeline.metrics import score
+from pipeline.params import Params
+from pipeline.progress import say
+from pipeline.stages.train import set_up
+from pipeline.training import Diverged, Look, predict_logits
+from pipeline.variants import PLAIN, Variant
+
+EVIDENCE = Path("evidence/stability")
+LOOKS = 20  # times that accuracy and norms are noted
+
+
+@dataclass(frozen=True)
+class Attempt:
+    """One training of the sweep."""
+
+    mode: str
+    learning_rate: float
+    depth: int
+    seed: int
+
+    @property
+    def name(self) -> str:
+        """The name of its file: obedient-0.01-5-0."""
+        return f"{self.mode}-{self.learning_rate}-{self.depth}-{self.seed}"
+
+
+def stability(params: Params, attempt: Attempt) -> None:
+    """Train, and write how far it came; a loss that is not finite ends it and is a result."""
+    changed = with_changes(params, attempt)
+    run = set_up(changed, Variant(attempt.mode, PLAIN, attempt.seed))
+    labels = run.validation.labels
+    curve = []
+
+    def listen(look: Look) -> None:
+        curve.append({
+            "step": look.step,
+            "accuracy": score(look.answers, labels)["accuracy"],
+            "gradient_norm": look.gradient_norm,
+            "weight_norm": look.weight_norm,
+        })  # fmt: skip
+
+    diverged = None
+    try:
+        run.go(changed.training, listen)
+    except Diverged as error:
+        diverged = {"step": error.step, "term": error.term}
+    answers = predict_logits(run.student, run.validation.images, run.compute)
+    accuracy = float((answers.argmax(1) == labels).mean())
+    content = {
+        "mode": attempt.mode,
+        "learning_rate": attempt.learning_rate,
+        "depth": attempt.depth,
+        "seed": attempt.seed,
+        "accuracy": accuracy,
+        "chance": 1 / len(run.validation.class_names),
+        "diverged": diverged,
+        "curve": curve,
+    }
+    write_json(EVIDENCE / f"{attempt.name}.json", content)
+    end = f"diverged at step {diverged['step']} ({diverged['term']})" if diverged else "whole"
+    say(f"{attempt.name}: validation accuracy {accuracy:.1%}, {end}")
+
+
+def with_changes(params: Params, attempt: Attempt) -> Params:
+    """These params at the attempt's learning rate and depth, and of the sweep's length."""
+    if attempt.depth != params.student.depth and params.student.model != "fiveconv":
+        raise MenteeError(
+            f"stability.depths: {params.student.model} has a depth of its own: set it to "
+            f"[{params.student.depth}], or student.model to fiveconv"
+        )
+    training = Training.model_validate({
+        **params.training.model_dump(),
+        "steps": params.stability.steps,
+        "learning_rate": attempt.learning_rate,
+        "validations": LOOKS,
+    })  # fmt: skip
+    student = params.student.model_copy(update={"depth": attempt.depth})
+    return params.model_copy(update={"training": training, "student": student})
