@@ -104,11 +104,7 @@ class Student(nn.Module):
 
         A MenteeError says which tap is no such place, and which places there are.
         """
-        size = self.card.input_size
-        was_training = self.training
-        with torch.no_grad(), self.tapped(taps) as features:
-            self.eval()(torch.zeros(1, 3, size, size, device=self.scale.device))
-        self.train(was_training)
+        features = self._look(taps)
         for tap in sorted(taps):
             found = features.get(tap)
             if not isinstance(found, torch.Tensor) or found.dim() not in (2, 4):
@@ -117,6 +113,36 @@ class Student(nn.Module):
                     f"or (n, C, h, w): tap another module"
                 )
         return {tap: tuple(features[tap].shape[1:]) for tap in taps}
+
+    def depth_taps(self) -> list[str]:
+        """The network's own children as taps, in the order in which they run.
+
+        Those count that put out features `(n, C)` or `(n, C, h, w)`. What has no parameters and
+        puts out as many numbers as the tap before it adds nothing: dropout, activations,
+        identities. The last child with parameters puts out the logits.
+        """
+        children = dict(self.network.named_children())
+        features = self._look(children)
+        learnt = [name for name in features if list(children[name].parameters())]
+        taps, numbers = [], 0
+        for name, found in features.items():
+            if name in learnt[-1:]:
+                break
+            if not isinstance(found, torch.Tensor) or found.dim() not in (2, 4):
+                continue
+            if name in learnt or found.numel() != numbers:
+                taps.append(name)
+                numbers = found.numel()
+        return taps
+
+    def _look(self, taps: Iterable[str]) -> dict[str, torch.Tensor]:
+        """What `taps` put out for one black picture, in the order in which they ran."""
+        size = self.card.input_size
+        was_training = self.training
+        with torch.no_grad(), self.tapped(taps) as features:
+            self.eval()(torch.zeros(1, 3, size, size, device=self.scale.device))
+        self.train(was_training)
+        return features
 
     def count_parameters(self) -> int:
         return sum(parameter.numel() for parameter in self.network.parameters())

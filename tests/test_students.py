@@ -141,6 +141,41 @@ def test_looking_at_taps_leaves_the_student_as_it_was() -> None:
         assert torch.equal(value, before[name])
 
 
+@pytest.mark.parametrize(
+    ("model", "taps"),
+    [
+        ("fiveconv", "conv1 conv2 conv3 conv4 conv5 pooled"),
+        ("resnet20", "stem layer1 layer2 layer3 pooled"),
+        ("wrn_10_1", "stem layer1 layer2 layer3 activation pooled"),
+        ("torchvision:resnet18", "conv1 bn1 maxpool layer1 layer2 layer3 layer4 avgpool"),
+        ("torchvision:squeezenet1_1", "features"),
+        ("torchvision:regnet_y_400mf", "stem trunk_output avgpool"),
+        ("timm:resnet18", "conv1 bn1 maxpool layer1 layer2 layer3 layer4 global_pool"),
+        ("timm:tf_efficientnet_lite0", "conv_stem bn1 blocks conv_head bn2 global_pool"),
+        ("timm:test_vit", "patch_embed fc_norm"),
+    ],
+)
+def test_taps_by_depth_are_where_features_change_on_their_way_to_the_logits(
+    model: str, taps: str
+) -> None:
+    built = student(model, classes=8, input_size=64).train()
+    before = {name: value.clone() for name, value in built.state_dict().items()}
+    assert built.depth_taps() == taps.split()
+    assert set(built.feature_shapes(set(taps.split()))) == set(taps.split())
+    assert built.training
+    assert all(torch.equal(value, before[name]) for name, value in built.state_dict().items())
+
+
+def test_taps_by_depth_stand_in_the_order_in_which_they_run() -> None:
+    built = student(width=2, classes=4)  # as many logits as pooled features
+    layers = dict(built.network.named_children())
+    built.network = nn.Sequential()
+    built.network.forward = lambda maps: [maps := layer(maps) for layer in layers.values()][-1]
+    for name in reversed(layers):
+        built.network.add_module(name, layers[name])
+    assert built.depth_taps() == ["conv1", "conv2", "conv3", "conv4", "conv5", "pooled"]
+
+
 def test_a_student_sees_pixels_that_are_centred_and_scaled_by_its_card() -> None:
     seen = []
     looking = student(mean=(0.2, 0.4, 0.6), std=(0.1, 0.2, 0.5)).eval()
