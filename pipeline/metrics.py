@@ -50,7 +50,9 @@ def reliability(confidence: np.ndarray, right: np.ndarray) -> dict[str, list[flo
 
 def _by_bin(confidence: np.ndarray, right: np.ndarray) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
     """Samples, summed confidence and right answers of each bin; a bin owns its upper edge."""
-    bins = np.clip(np.ceil(confidence * CALIBRATION_BINS).astype(int) - 1, 0, None)
+    places = np.ceil(confidence * CALIBRATION_BINS) - 1
+    # NumPy writes outside of its counts where a number that is none becomes a bin.
+    bins = np.nan_to_num(places).clip(0, CALIBRATION_BINS - 1).astype(int)
     weights = (None, confidence, right)
     size, confident, rightly = (
         np.bincount(bins, weight, minlength=CALIBRATION_BINS) for weight in weights

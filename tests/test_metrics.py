@@ -5,7 +5,7 @@ import math
 import numpy as np
 import pytest
 
-from pipeline.metrics import CALIBRATION_BINS, calibration_error, score
+from pipeline.metrics import CALIBRATION_BINS, calibration_error, reliability, score
 
 
 def logits_of(probabilities: list[list[float]]) -> np.ndarray:
@@ -74,3 +74,25 @@ def test_extreme_logits_give_finite_scores(kind: type) -> None:
     assert all(math.isfinite(value) for value in scores.values())
     gap = float(answers[0, 0]) - float(answers[0, 1])
     assert scores["nll"] == pytest.approx((gap + 2 * math.log(3)) / 3)
+
+
+def test_brier_is_the_squared_distance_from_the_true_classes_probability_1() -> None:
+    answers = logits_of([[0.7, 0.2, 0.1], [0.1, 0.6, 0.3]])
+    by_hand = (0.3**2 + 0.2**2 + 0.1**2 + 0.1**2 + 0.6**2 + 0.7**2) / 2
+    assert score(answers, np.array([0, 2]))["brier"] == pytest.approx(by_hand)
+
+
+def test_reliability_tells_each_bins_confidence_and_accuracy_and_none_of_empty_ones() -> None:
+    told = reliability(np.array([0.95, 0.97, 0.5, 1.0]), np.array([True, False, True, True]))
+    assert told["count"] == [0] * 7 + [1] + [0] * 6 + [3]
+    assert told["accuracy"] == [None] * 7 + [1.0] + [None] * 6 + [pytest.approx(2 / 3)]
+    assert told["confidence"][14] == pytest.approx((0.95 + 0.97 + 1.0) / 3)
+    assert told["confidence"][:7] == [None] * 7
+
+
+def test_answers_of_a_network_that_diverged_have_no_likelihood_and_do_no_harm() -> None:
+    scores = score(np.full((4, 3), np.nan), np.array([0, 1, 2, 0]))
+    assert scores["accuracy"] == 0.5, "argmax takes the first"
+    assert all(math.isnan(scores[name]) for name in ("nll", "brier", "ece"))
+    told = reliability(np.full(4, np.nan), np.zeros(4, dtype=bool))
+    assert told["count"] == [4] + [0] * 14

@@ -35,6 +35,7 @@ from pipeline.stages.head import head
 from pipeline.stages.train import train
 from pipeline.students import Card, Student, load_student
 from pipeline.training import (
+    Look,
     Watch,
     cosine,
     fit,
@@ -71,7 +72,7 @@ class Run:
     folder: Path
     settings: Settings = field(default_factory=Settings)
     changes: dict[str, Any] = field(default_factory=dict)
-    looks: list[tuple[int, dict[str, float], np.ndarray]] = field(default_factory=list)
+    looks: list[Look] = field(default_factory=list)
 
     def go(self, seen: Callable[[Student], None], monkeypatch: pytest.MonkeyPatch) -> Student:
         monkeypatch.chdir(self.folder)
@@ -103,9 +104,29 @@ class Run:
         (self.folder / "curves").mkdir()
         fit(
             student, objective, mixture, self.validation, chosen, self.settings, CPU,
-            lambda *told: self.looks.append(told), Checkpoint("one", "key", self.folder / "curves"),
+            self.looks.append, Checkpoint("one", "key", self.folder / "curves"),
         )  # fmt: skip
         return student
+
+
+def test_each_look_tells_the_norms_of_gradients_and_of_weights(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    seen: list[tuple[float, float]] = []
+
+    def note(student: Student) -> None:
+        gradients, weights = (
+            math.sqrt(sum(float(part.detach().square().sum()) for part in parts))
+            for parts in ([p.grad for p in student.parameters()], list(student.parameters()))
+        )
+        seen.append((gradients, weights))
+
+    run = Run(tmp_path)
+    run.go(note, monkeypatch)
+    assert [look.step for look in run.looks] == [3, 6, 9, 12]
+    for look in run.looks:
+        by_hand = seen[look.step - 1]
+        assert (look.gradient_norm, look.weight_norm) == pytest.approx(by_hand, rel=1e-5)
 
 
 # Learning rates
@@ -231,14 +252,14 @@ def test_a_run_that_gets_no_better_stops_with_its_best_weights(
 ) -> None:
     run = Run(tmp_path, Settings(early_stopping=1), {"steps": 60, "validations": 30})
     student = run.go(lambda student: None, monkeypatch)
-    accuracies = [float((logits.argmax(1) == run.validation.labels).mean())
-                  for _, _, logits in run.looks]  # fmt: skip
+    accuracies = [float((look.answers.argmax(1) == run.validation.labels).mean())
+                  for look in run.looks]  # fmt: skip
     assert len(accuracies) < 30
     assert accuracies[-1] <= accuracies[-2]
     best = max(accuracies)
     own = predict_logits(student, run.validation.images, CPU)
     assert (own.argmax(1) == run.validation.labels).mean() == best
-    np.testing.assert_array_equal(own, run.looks[accuracies.index(best)][2])
+    np.testing.assert_array_equal(own, run.looks[accuracies.index(best)].answers)
 
 
 @pytest.mark.parametrize("name", ["classifier.weight", "conv1.2.running_mean"])
@@ -255,7 +276,7 @@ def test_the_average_of_weights_and_statistics_is_kept_and_judged(
         average = 0.75 * average + 0.25 * value
     torch.testing.assert_close(kept.network.state_dict()[name], average)
     own = predict_logits(kept, run.validation.images, CPU)
-    np.testing.assert_allclose(own, run.looks[-1][2], atol=1e-6)
+    np.testing.assert_allclose(own, run.looks[-1].answers, atol=1e-6)
 
 
 @pytest.mark.parametrize("largest", [None, 0.05])

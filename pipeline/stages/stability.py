@@ -3,10 +3,11 @@
 from dataclasses import dataclass
 from pathlib import Path
 
+import numpy as np
+
 from pipeline.blocks import Training
 from pipeline.errors import MenteeError
 from pipeline.files import write_json
-from pipeline.metrics import score
 from pipeline.params import Params
 from pipeline.progress import say
 from pipeline.stages.train import set_up
@@ -39,10 +40,13 @@ def stability(params: Params, attempt: Attempt) -> None:
     labels = run.validation.labels
     curve = []
 
+    def accuracy_of(answers: np.ndarray) -> float:
+        return float((answers.argmax(1) == labels).mean())
+
     def listen(look: Look) -> None:
         curve.append({
             "step": look.step,
-            "accuracy": score(look.answers, labels)["accuracy"],
+            "accuracy": accuracy_of(look.answers),
             "gradient_norm": look.gradient_norm,
             "weight_norm": look.weight_norm,
         })  # fmt: skip
@@ -53,7 +57,7 @@ def stability(params: Params, attempt: Attempt) -> None:
     except Diverged as error:
         diverged = {"step": error.step, "term": error.term}
     answers = predict_logits(run.student, run.validation.images, run.compute)
-    accuracy = float((answers.argmax(1) == labels).mean())
+    accuracy = accuracy_of(answers)
     content = {
         "mode": attempt.mode,
         "learning_rate": attempt.learning_rate,
