@@ -19,7 +19,7 @@ from pipeline.stages.train import train
 
 CHOSEN_BY = {
     "head": {"posterior": "laplace", "samples": 4, "temperatures": [0.1, 1.0]},
-    "training": {"steps": 24, "batch_size": 20, "validations": 4},
+    "training": {"steps": 60, "batch_size": 20, "validations": 4, "learning_rate": 0.01},
     "student": {"width": 8, "input_size": 8},
     "settings": {"early": {"early_stopping": 2}},
     "sweep": {
@@ -38,12 +38,11 @@ def whole_run(folder: Path, test_split: str, patch: pytest.MonkeyPatch) -> dict[
     patch.chdir(folder)
     prepare_small(folder)
     set_params(folder, **CHOSEN_BY)
-    if test_split == "noise":
+    if test_split == "false":  # what is right is wrong there, so that the worst look best
         with h5py.File(PREPARED_FILE, "r+") as file:
-            generator = np.random.default_rng(0)
             images, labels = file["test/images"], file["test/labels"]
-            images[:] = generator.integers(256, size=images.shape, dtype=np.uint8)
-            labels[:] = generator.integers(10, size=labels.shape)
+            images[:] = np.flip(images[:], axis=2)
+            labels[:] = (labels[:] + 1) % 10
     params = load_params()
     dump(params)
     head(params)
@@ -75,10 +74,10 @@ def test_with_another_test_split_everything_is_chosen_alike(
 ) -> None:
     real = whole_run(tmp_path / "real", "real", monkeypatch)
     scores = Path("metrics/teacher.json").read_bytes()
-    noise = whole_run(tmp_path / "noise", "noise", monkeypatch)
+    false = whole_run(tmp_path / "false", "false", monkeypatch)
     assert Path("metrics/teacher.json").read_bytes() != scores, "the split did change"
-    assert set(noise) == set(real)
-    assert [name for name in real if noise[name] != real[name]] == []
+    assert set(false) == set(real)
+    assert [name for name in real if false[name] != real[name]] == []
     spoken_of = titles_in_the_headline(tmp_path / "real", load_params())
     assert len(spoken_of) == 2
-    assert titles_in_the_headline(tmp_path / "noise", load_params()) == spoken_of
+    assert titles_in_the_headline(tmp_path / "false", load_params()) == spoken_of
