@@ -135,6 +135,11 @@ class Student(nn.Module):
                 numbers = found.numel()
         return taps
 
+    def up_to(self, tap: str) -> list[str]:
+        """The network's own children that run up to and including one of `depth_taps`."""
+        order = list(self._look(dict(self.network.named_children())))
+        return order[: order.index(tap) + 1]
+
     def _look(self, taps: Iterable[str]) -> dict[str, torch.Tensor]:
         """What `taps` put out for one black picture, in the order in which they ran."""
         size = self.card.input_size
