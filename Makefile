@@ -19,7 +19,7 @@ lint: .venv/installed-test
 	ruff format --check .
 
 clean:  ## remove what was made; downloads and DVC's cache stay
-	rm -rf .venv .work students metrics evidence runs reports data/prepared data/teacher data/cache
+	rm -rf .venv .work students metrics evidence runs reports data/prepared data/teacher data/targets data/cache
 
 .venv/installed: pyproject.toml
 	$(PYTHON) -m venv .venv

@@ -172,6 +172,43 @@ def stability(mode: str, learning_rate: float, depth: int, seed: int) -> None:
 
 
 @main.command()
+def targets() -> None:
+    """Read the other data sets that features are tried on.
+
+    Writes data/targets/<name>.h5 for each of examine.targets, with the splits labelled and test.
+
+    Example: mentee targets
+    """
+    from pipeline.params import load_params
+
+    params = load_params()
+    from pipeline.stages.targets import targets
+
+    targets(params)
+
+
+@main.command()
+@click.argument("mode")
+@click.option("--settings", default="plain", show_default=True, help="A block under settings.")
+@click.option("--seed", default=0, show_default=True, type=click.IntRange(0, 2**32 - 1))
+def examine(mode: str, settings: str, seed: int) -> None:
+    """Try a network on corrupted images, and its features on other data sets.
+
+    MODE is as for train, or the word teacher, or untrained: a student before any training. Writes
+    evidence/examine/ and metrics/examine/<mode>-<settings>-<seed>.json.
+
+    Example: mentee examine obedient --seed 1
+    """
+    from pipeline.params import load_params
+    from pipeline.variants import Variant
+
+    params = load_params()
+    from pipeline.stages.examine import examine
+
+    examine(params, Variant(mode, settings, seed))
+
+
+@main.command()
 def report() -> None:
     """Gather all metrics into a table and reports/index.html.
 

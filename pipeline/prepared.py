@@ -12,6 +12,7 @@ from pipeline.errors import MenteeError
 from pipeline.files import written_whole
 
 PREPARED_FILE = Path("data/prepared/images.h5")
+TARGETS = Path("data/targets")  # a file of the same form for each target, with two splits
 SPLITS = ("labelled", "unlabelled", "validation", "test")
 NO_LABEL = -1
 FORMAT = 1
@@ -55,12 +56,12 @@ def write_prepared(path: Path, splits: list[Split]) -> None:
             group.create_dataset("ids", data=ids, track_times=False)
 
 
-def read_split(path: Path, name: str) -> Split:
-    """Read one split of the file that `mentee prepare` wrote."""
+def read_split(path: Path, name: str, made_by: str = "prepare") -> Split:
+    """Read one split of the file that `mentee prepare`, or another command, wrote."""
     try:
         with h5py.File(path, "r") as file:
             if file.attrs.get("format") != FORMAT:
-                raise MenteeError(f"{path} has another format: run `mentee prepare` again")
+                raise MenteeError(f"{path} has another format: run `mentee {made_by}` again")
             group = file[name]
             return Split(
                 name=name,
@@ -71,5 +72,5 @@ def read_split(path: Path, name: str) -> Split:
             )
     except (OSError, KeyError) as error:
         raise MenteeError(
-            f"{path} cannot be read ({error}): run `mentee prepare` to make it"
+            f"{path} cannot be read ({error}): run `mentee {made_by}` to make it"
         ) from None

@@ -22,6 +22,7 @@ TINY = {
     "head": {"inverse_regularisation": [0.001, 0.01]},
     "student": {"width": 8},
     "training": {"steps": 12, "batch_size": 20, "validations": 2},
+    "examine": {"corrupted": 20, "per_class": [2, None], "draws": 2},
 }  # fmt: skip
 # One student of every group, and a mode that is the user's own.
 TINY_SWEEP = {

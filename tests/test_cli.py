@@ -9,7 +9,10 @@ from projects import REPOSITORY, edit_params, shell
 
 from pipeline.cli import main
 
-COMMANDS = ("prepare", "finetune", "dump", "head", "train", "evaluate", "report", "predict")
+COMMANDS = (
+    "prepare", "finetune", "dump", "head", "train", "evaluate", "targets", "examine", "report",
+    "predict",
+)  # fmt: skip
 
 
 @pytest.mark.parametrize("command", COMMANDS)
@@ -65,6 +68,9 @@ def test_a_mistake_is_one_line_and_exit_code_1(
         (["train", "meek"], "no mode 'meek'; params.yaml has independent"),
         (["train", "obedient", "--settings", "odd"], "no settings 'odd'; params.yaml has plain"),
         (["evaluate", "obedient"], "run `mentee train`"),
+        (["examine", "obedient"], "run `mentee train`"),
+        (["examine", "untrained"], "run `mentee prepare` to make it"),
+        (["examine", "teacher"], "run `mentee prepare` to make it"),
         (["report"], "metrics/teacher.json is missing"),
     ],
 )

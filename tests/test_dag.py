@@ -21,14 +21,14 @@ PROBING = MENTORED - {"logits@soft-plain-0"}
 
 def stages_of(students: set[str]) -> set[str]:
     """What has to run when these students change."""
-    made = {f"{stage}-{student}" for stage in ("train", "evaluate") for student in students}
-    return made | {"report"}
+    stages = ("train", "evaluate", "examine")
+    return {f"{stage}-{student}" for stage in stages for student in students} | {"report"}
 
 
 def test_a_fresh_clone_runs_every_stage_once(finished: tuple[Path, set[str]]) -> None:
     _, ran = finished
-    first = {"prepare", "finetune", "dump", "head", "evaluate-teacher"}
-    assert ran == first | stages_of(STUDENTS)
+    first = {"prepare", "finetune", "dump", "head", "evaluate-teacher", "targets"}
+    assert ran == first | {"examine-teacher", "examine-untrained@0"} | stages_of(STUDENTS)
 
 
 def test_a_second_repro_and_a_runtime_setting_run_nothing(project: Path) -> None:
@@ -55,7 +55,8 @@ def test_compiled_modules_change_nothing_but_the_code_of_training_changes_every_
 
 def test_the_learning_rate_runs_students_only(project: Path) -> None:
     edit_params(project / "params.yaml", {"training": {"learning_rate": 0.002}})
-    assert repro(project) == stages_of(STUDENTS)
+    # The untrained one's layers may be kept and the others trained.
+    assert repro(project) == stages_of(STUDENTS) | {"examine-untrained@0"}
 
 
 def test_the_temperature_runs_only_students_with_soft_targets(project: Path) -> None:
@@ -68,20 +69,32 @@ def test_another_tap_runs_the_dump_and_the_students_that_probe(project: Path) ->
     edit_params(project / "params.yaml", {"teacher": {"taps": {"early": early}}})
     ran = repro(project)
     trained = {f"train-{student}" for student in PROBING}
-    # The dump tells anew how fast the teacher is, which the report shows.
-    assert trained | {"dump", "evaluate-teacher", "report"} <= ran
-    # They probe the old tap still; one that comes out the same is not evaluated again.
-    assert ran <= {"dump", "evaluate-teacher"} | stages_of(PROBING)
+    # The dump tells anew how fast the teacher is, which the report shows; all students are compared
+    # with the new tap.
+    compared = {f"evaluate-{student}" for student in STUDENTS}
+    expected = trained | compared | {"dump", "evaluate-teacher", "examine-teacher", "report"}
+    # They probe the old tap still; one that comes out the same is not examined again.
+    assert expected <= ran <= expected | stages_of(PROBING)
 
 
 def test_a_teacher_that_is_tuned_runs_the_dump_and_all_that_listens_to_it(project: Path) -> None:
     edit_params(project / "params.yaml", {"finetune": {"steps": 3, "batch_size": 4}})
     assert repro(project) == {"finetune"}, "nothing is tuned, so nothing changes"
-    mentored = {"finetune", "dump", "head", "evaluate-teacher"} | stages_of(MENTORED)
+    first = {"finetune", "dump", "head", "evaluate-teacher", "examine-teacher"}
+    compared = {f"evaluate-{student}" for student in STUDENTS}
+    mentored = first | compared | stages_of(MENTORED)
     edit_params(project / "params.yaml", {"finetune": {"layers": ["blocks.6"]}})
     assert repro(project) == mentored
     edit_params(project / "params.yaml", {"finetune": {"steps": 4}})
     assert repro(project) == mentored
+
+
+def test_other_draws_and_targets_examine_every_network_and_train_none(project: Path) -> None:
+    examined = {f"examine-{name}" for name in ("teacher", "untrained@0", *STUDENTS)} | {"report"}
+    edit_params(project / "params.yaml", {"examine": {"per_class": [1]}})
+    assert repro(project) == examined
+    edit_params(project / "params.yaml", {"examine": {"targets": {"again": "digits"}}})
+    assert repro(project) == examined | {"targets"}
 
 
 def test_a_mode_runs_only_the_students_of_that_mode(project: Path) -> None:

@@ -86,6 +86,11 @@ def both(*students: str) -> set[str]:
     return {f"{stage}-{student}" for stage in ("train", "evaluate") for student in students}
 
 
+def all_of(*students: str) -> set[str]:
+    """In a repository that examines its students too."""
+    return both(*students) | {f"examine-{student}" for student in students}
+
+
 def digests(folder: Path) -> set[str]:
     """MD5s, which is what DVC names files by."""
     files = (path for path in folder.rglob("*") if path.is_file())
@@ -155,8 +160,9 @@ def published(clone: Path, tmp_path_factory: pytest.TempPathFactory) -> Publishe
     once, publish = blocks(PUBLISHES)
     team_a.run(once, project)
     ran = stages(team_a.run(publish, project))
-    first = {"prepare", "finetune", "dump", "head", "evaluate-teacher", "report"}
-    assert ran == first | both("labels@independent-plain-0")
+    first = {"prepare", "finetune", "dump", "head", "evaluate-teacher", "report", "targets",
+             "examine-teacher", "examine-untrained@0"}  # fmt: skip
+    assert ran == first | all_of("labels@independent-plain-0")
     return Published(project, team_a, team_b)
 
 
@@ -199,7 +205,7 @@ def test_another_team_trains_in_a_clone_and_pulls_only_what_its_students_read(
     project = tmp_path / "mentee"
     edit(project, SAME)
     output = run(repro, project)
-    assert stages(output) == both("logits@patient-plain-0") | {"report"}
+    assert stages(output) == all_of("logits@patient-plain-0") | {"report"}
     assert 0 <= accuracy(project, "patient-plain-0") <= 1
     assert kinds(project) == {"cache/labelled/views", "cache/labelled/task_logits"}
     assert (project / "data/prepared/images.h5").is_file()

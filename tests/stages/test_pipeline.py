@@ -53,6 +53,17 @@ def test_the_teacher_and_every_student_are_scored_on_the_whole_test_split(run: P
     assert teacher["test"]["accuracy"] > 0.4, "ten classes, so chance is 0.1"
 
 
+def test_every_network_is_examined_and_dvc_shows_what_was_found(run: Path) -> None:
+    shown = shell("dvc", "metrics", "show", "--json", cwd=run)
+    metrics = json.loads(shown.stdout)[""]["data"]
+    for name in ("teacher", "untrained-0", *STUDENTS):
+        evidence = json.loads((run / f"evidence/examine/{name}.json").read_text())
+        assert ("corruptions" in evidence) == (name != "untrained-0")
+        found = metrics[f"metrics/examine/{name}.json"]["data"]["targets"]["digits"]
+        assert set(found) == {"2", "all"}
+        assert 0.1 <= found["all"] <= 1
+
+
 def test_the_report_is_one_file_that_asks_nobody(run: Path) -> None:
     page = (run / "reports/index.html").read_text()
     for title in ("teacher", "independent", "soft", "obedient", "obedient + unlabelled"):
