@@ -64,6 +64,40 @@ def test_every_network_is_examined_and_dvc_shows_what_was_found(run: Path) -> No
         assert 0.1 <= found["all"] <= 1
 
 
+def test_every_student_tells_its_cost_and_its_likeness_to_the_teacher(run: Path) -> None:
+    for name in STUDENTS:
+        scores = json.loads((run / f"metrics/{name}.json").read_text())
+        weights = run / f"students/{name}/student.safetensors"
+        assert scores["bytes"] == weights.stat().st_size
+        assert 1e4 < scores["multiply_adds"] < 1e7
+        assert 0 <= scores["likeness"]["agreement"] <= 1
+        assert scores["likeness"]["kl"] > 0
+        evidence = json.loads((run / f"evidence/evaluate/{name}.json").read_text())
+        assert sum(evidence["reliability"]["count"]) == 100
+        taps = ["conv1", "conv2", "conv3", "conv4", "conv5", "pooled"]
+        assert [list(row) for row in evidence["cka"].values()] == [taps, taps]
+        assert list(evidence["cka"]) == ["middle", "pooled"]
+        assert all(-0.2 < value <= 1 for row in evidence["cka"].values() for value in row.values())
+        differing = round(100 * (1 - scores["likeness"]["agreement"]))
+        assert len(evidence["disagreements"]) == min(differing, 12)
+        for entry in evidence["disagreements"]:
+            assert entry["student"][0] != entry["teacher"][0]
+        assert len(evidence["attention"]["rows"]) == 6
+        assert list(evidence["attention"]["taps"]) == taps[:-1]
+        assert len(evidence["filters"]) == 4, "half the width"
+    teacher = json.loads((run / "metrics/teacher.json").read_text())
+    assert teacher["bytes"] > 4 * teacher["parameters"]
+    assert teacher["multiply_adds"] > 1e7
+
+
+def test_a_student_that_was_taught_is_more_like_its_teacher(run: Path) -> None:
+    alone, taught = (
+        json.loads((run / f"evidence/evaluate/{name}.json").read_text())["cka"]["middle"]["conv4"]
+        for name in ("independent-plain-0", "obedient-unlabelled-0")
+    )
+    assert taught > alone
+
+
 def test_the_report_is_one_file_that_asks_nobody(run: Path) -> None:
     page = (run / "reports/index.html").read_text()
     for title in ("teacher", "independent", "soft", "obedient", "obedient + unlabelled"):
