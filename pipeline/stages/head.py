@@ -12,7 +12,14 @@ from pipeline.cache.shard import write_shard
 from pipeline.cache.writer import link_or_copy, write_manifest
 from pipeline.errors import MenteeError
 from pipeline.files import replaced_whole, write_json
-from pipeline.heads import UNCERTAINTY, Head, choose_head, fit_heads, uncertainty_of_one
+from pipeline.heads import (
+    UNCERTAINTY,
+    Head,
+    choose_head,
+    common_scale,
+    fit_heads,
+    uncertainty_of_one,
+)
 from pipeline.lessons import CACHE, open_kind
 from pipeline.metrics import score
 from pipeline.params import Params
@@ -58,7 +65,7 @@ def fit(params: Params, labelled: Split, validation: Split) -> Head:
     labels = np.tile(labelled.labels, seen.views)
     plain = open_kind(CACHE, validation, kind).view(0)
     mean, std = seen.statistics()
-    heads = fit_heads(features, labels, mean, std, params.head.inverse_regularisation)
+    heads = fit_heads(features, labels, mean, common_scale(std), params.head.inverse_regularisation)
     inputs, settings = heads[0].standardise(features), params.head
     choices: Iterable[Head] = heads
     if settings.posterior == "laplace":
