@@ -164,9 +164,10 @@ def stability(mode: str, learning_rate: float, depth: int, seed: int) -> None:
     Example: mentee stability obedient --learning-rate 0.1 --depth 5
     """
     from pipeline.params import load_params
+    from pipeline.variants import Attempt
 
     params = load_params()
-    from pipeline.stages.stability import Attempt, stability
+    from pipeline.stages.stability import stability
 
     stability(params, Attempt(mode, learning_rate, depth, seed))
 
@@ -210,7 +211,9 @@ def examine(mode: str, settings: str, seed: int) -> None:
 
 @main.command()
 def report() -> None:
-    """Gather all metrics into a table and reports/index.html.
+    """Gather all metrics and evidence into reports/index.html, and a table.
+
+    What this folder has no evidence for is left out.
 
     Example: mentee report
     """

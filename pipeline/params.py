@@ -30,7 +30,7 @@ from pipeline.blocks import (
 )
 from pipeline.errors import MenteeError
 from pipeline.evidence_blocks import Examine, Stability
-from pipeline.variants import TEACHER, UNTRAINED, Variant
+from pipeline.variants import TEACHER, UNTRAINED, Attempt, Variant
 
 PARAMS_FILE = Path("params.yaml")
 
@@ -141,6 +141,17 @@ class Params(Block):
             for mode in group.modes
             for settings in group.settings
             for seed in self.sweep.seeds
+        ]
+
+    def attempts(self) -> list[Attempt]:
+        """Every training of the sweep of learning rates, in the order of params.yaml."""
+        sweep = self.stability
+        return [
+            Attempt(mode, learning_rate, depth, seed)
+            for mode in sweep.modes
+            for depth in sweep.depths
+            for learning_rate in sweep.learning_rates
+            for seed in sweep.seeds
         ]
 
 

@@ -1,4 +1,4 @@
-"""One student to train, and what it is called."""
+"""One student to train, and what it is called; one attempt of the sweep of learning rates."""
 
 from dataclasses import dataclass
 
@@ -24,3 +24,18 @@ class Variant:
     def title(self) -> str:
         """What a reader of the report calls it, seeds aside: obedient + dropout."""
         return self.mode if self.settings == PLAIN else f"{self.mode} + {self.settings}"
+
+
+@dataclass(frozen=True)
+class Attempt:
+    """One short training of the sweep of learning rates and depths."""
+
+    mode: str
+    learning_rate: float
+    depth: int
+    seed: int
+
+    @property
+    def name(self) -> str:
+        """The name of its file: obedient-0.01-5-0."""
+        return f"{self.mode}-{self.learning_rate}-{self.depth}-{self.seed}"

@@ -1,6 +1,5 @@
 """stability: one short training at a learning rate and depth, whether it gets anywhere or not."""
 
-from dataclasses import dataclass
 from pathlib import Path
 
 import numpy as np
@@ -12,25 +11,10 @@ from pipeline.params import Params
 from pipeline.progress import say
 from pipeline.stages.train import set_up
 from pipeline.training import Diverged, Look, predict_logits
-from pipeline.variants import PLAIN, Variant
+from pipeline.variants import PLAIN, Attempt, Variant
 
 EVIDENCE = Path("evidence/stability")
 LOOKS = 20  # times that accuracy and norms are noted
-
-
-@dataclass(frozen=True)
-class Attempt:
-    """One training of the sweep."""
-
-    mode: str
-    learning_rate: float
-    depth: int
-    seed: int
-
-    @property
-    def name(self) -> str:
-        """The name of its file: obedient-0.01-5-0."""
-        return f"{self.mode}-{self.learning_rate}-{self.depth}-{self.seed}"
 
 
 def stability(params: Params, attempt: Attempt) -> None:
