@@ -1,0 +1,1 @@
+"""What the report says: numbers and sentences, from metrics and evidence alone."""
