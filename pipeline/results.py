@@ -13,8 +13,10 @@ from pipeline.params import Params, group_of
 from pipeline.variants import TEACHER, Variant
 
 METRICS = Path("metrics")
+EXAMINED = METRICS / "examine"
 STUDENTS = Path("students")
-CURVE = Path("live/plots/metrics/validation/accuracy.tsv")
+CURVES = Path("live/plots/metrics")
+CURVE = CURVES / "validation/accuracy.tsv"
 
 
 @dataclass(frozen=True)
@@ -23,27 +25,41 @@ class Row:
 
     title: str
     group: str
+    names: tuple[str, ...]
     seeds: tuple[int, ...]
     scores: tuple[dict[str, Any], ...]
 
-    def values(self, split: str, score: str) -> list[float]:
-        return [scores[split][score] for scores in self.scores]
+    def values(self, *keys: str) -> list[float]:
+        """One number of each seed's scores, by the keys that lead to it; of those that have it."""
+        found = (_reach(scores, keys) for scores in self.scores)
+        return [value for value in found if value is not None]
 
-    def mean(self, split: str, score: str) -> float:
-        return statistics.fmean(self.values(split, score))
+    def by_seed(self, *keys: str) -> dict[int, float]:
+        """The same by seed; the teacher has none."""
+        pairs = zip(self.seeds, self.scores, strict=False)
+        found = {seed: _reach(scores, keys) for seed, scores in pairs}
+        return {seed: value for seed, value in found.items() if value is not None}
 
-    def spread(self, split: str, score: str) -> float | None:
+    def mean(self, *keys: str) -> float | None:
+        """None if no seed has this number."""
+        values = self.values(*keys)
+        return statistics.fmean(values) if values else None
+
+    def spread(self, *keys: str) -> float | None:
         """Standard deviation over seeds; None for a single one."""
-        values = self.values(split, score)
+        values = self.values(*keys)
         return statistics.stdev(values) if len(values) > 1 else None
-
-    @property
-    def parameters(self) -> int:
-        return self.scores[0]["parameters"]
 
     def latency(self, batch: int) -> float:
         """Milliseconds for a batch, the median over seeds."""
-        return statistics.median(scores["latency_ms"][str(batch)] for scores in self.scores)
+        return statistics.median(self.values("latency_ms", str(batch)))
+
+
+def _reach(scores: dict[str, Any], keys: Iterable[str]) -> float | None:
+    value: Any = scores
+    for key in keys:
+        value = value.get(key, {})
+    return None if value == {} else value
 
 
 def here_and_absent(params: Params) -> tuple[list[Variant], list[Variant]]:
@@ -53,22 +69,23 @@ def here_and_absent(params: Params) -> tuple[list[Variant], list[Variant]]:
     """
     here, absent = [], []
     for variant in params.variants():
-        files = (_scores_file(variant.name), _curve_file(variant))
+        files = (_scores_file(variant.name), curve_file(variant.name, CURVE))
         (here if all(map(Path.exists, files)) else absent).append(variant)
     return here, absent
 
 
 def gather_rows(params: Params, variants: list[Variant]) -> list[Row]:
     """The teacher and then these students, in their order."""
-    rows = [Row(TEACHER, TEACHER, (), (_read_scores(TEACHER),))]
+    rows = [Row(TEACHER, TEACHER, (TEACHER,), (), (_read_scores(TEACHER),))]
     by_title: dict[str, list[Variant]] = {}
     for variant in variants:
         by_title.setdefault(variant.title, []).append(variant)
-    for title, seeds in by_title.items():
-        first = seeds[0]
+    for title, variants in by_title.items():
+        first = variants[0]
         group = group_of(params.modes[first.mode], params.settings[first.settings])
-        scores = tuple(_read_scores(variant.name) for variant in seeds)
-        rows.append(Row(title, group, tuple(variant.seed for variant in seeds), scores))
+        names = tuple(variant.name for variant in variants)
+        seeds = tuple(variant.seed for variant in variants)
+        rows.append(Row(title, group, names, seeds, tuple(map(_read_scores, names))))
     return rows
 
 
@@ -76,70 +93,40 @@ def _scores_file(name: str) -> Path:
     return METRICS / f"{name}.json"
 
 
-def _curve_file(variant: Variant) -> Path:
-    return STUDENTS / variant.name / CURVE
+def curve_file(name: str, curve: Path) -> Path:
+    return STUDENTS / name / curve
 
 
 def _read_scores(name: str) -> dict[str, Any]:
-    path = _scores_file(name)
+    """What evaluate and, under `examine`, examine measured."""
+    path, examined = _scores_file(name), EXAMINED / f"{name}.json"
     try:
-        return read_json(path)
+        scores = read_json(path)
     except FileNotFoundError:
         raise MenteeError(f"{path} is missing: run `dvc repro`, or `mentee evaluate`") from None
+    return {**scores, "examine": read_json(examined)} if examined.exists() else scores
 
 
 def read_curve(variant: Variant) -> list[tuple[int, float]]:
     """Step and validation accuracy, as training saw them."""
-    path = _curve_file(variant)
+    curve = read_logged(variant.name, CURVE)
+    if not curve:
+        path = curve_file(variant.name, CURVE)
+        raise MenteeError(f"{path} is missing: run `dvc repro`, or `mentee train`")
+    return curve
+
+
+def read_logged(name: str, curve: Path) -> list[tuple[int, float]]:
+    """Step and value of what training logged; empty if this student has no such curve."""
     try:
-        with open(path, newline="", encoding="utf-8") as file:
-            rows = list(csv.DictReader(file, delimiter="\t"))
+        with open(curve_file(name, curve), newline="", encoding="utf-8") as file:
+            rows = list(csv.reader(file, delimiter="\t"))[1:]
     except FileNotFoundError:
-        raise MenteeError(f"{path} is missing: run `dvc repro`, or `mentee train`") from None
-    return [(int(row["step"]), float(row["accuracy"])) for row in rows]
+        return []
+    return [(int(step), float(value)) for step, value in rows]
 
 
-def best(rows: Iterable[Row], groups: set[str]) -> Row | None:
+def best(rows: Iterable[Row], groups: Iterable[str]) -> Row | None:
     """The row of these groups that validation likes best; the test split has no say."""
     chosen = [row for row in rows if row.group in groups]
-    return max(chosen, key=lambda row: row.mean("validation", "accuracy"), default=None)
-
-
-def headline(rows: list[Row], unlabelled_images: int, absent: list[Variant]) -> str:
-    """What mentoring bought, in a sentence or two with numbers; and which students are missing."""
-    lone = best(rows, {"labels"})
-    mentored = best(rows, {"logits", "features"})
-    extended = best(rows, {"unlabelled"})
-    sentences = []
-    if lone:
-        sentences.append(
-            f"Without a teacher the student reaches {_accuracy(lone)} on the test set."
-        )
-    if mentored:
-        sentences.append(f"Taught on the same labelled images ({mentored.title}) it reaches "
-                         f"{_accuracy(mentored)}{_gain(mentored, lone)}.")  # fmt: skip
-    if extended:
-        sentences.append(f"With {unlabelled_images:,} unlabelled images ({extended.title}) it "
-                         f"reaches {_accuracy(extended)}{_gain(extended, lone)}.")  # fmt: skip
-    teacher = next(row for row in rows if row.group == TEACHER)
-    sentences.append(f"Its teacher reaches {_accuracy(teacher)}.")
-    if absent:
-        names = ", ".join(variant.name for variant in absent)
-        sentences.append(f"Not in this folder, so left out: {names}.")
-    return " ".join(sentences)
-
-
-def _accuracy(row: Row) -> str:
-    return percent(row.mean("test", "accuracy"), row.spread("test", "accuracy"))
-
-
-def _gain(row: Row, lone: Row | None) -> str:
-    if lone is None:
-        return ""
-    points = 100 * (row.mean("test", "accuracy") - lone.mean("test", "accuracy"))
-    return f", {abs(points):.1f} points {'more' if points >= 0 else 'less'}"
-
-
-def percent(mean: float, spread: float | None) -> str:
-    """61.2 % or, over seeds, 61.2 ± 0.4 %."""
-    return f"{100 * mean:.1f}" + (f" ± {100 * spread:.1f}" if spread is not None else "") + " %"
+    return max(chosen, key=lambda row: row.mean("validation", "accuracy") or 0, default=None)

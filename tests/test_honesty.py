@@ -79,5 +79,5 @@ def test_with_another_test_split_everything_is_chosen_alike(
     assert set(false) == set(real)
     assert [name for name in real if false[name] != real[name]] == []
     spoken_of = titles_in_the_headline(tmp_path / "real", load_params())
-    assert len(spoken_of) == 2
+    assert len(spoken_of) == 3
     assert titles_in_the_headline(tmp_path / "false", load_params()) == spoken_of

@@ -1,0 +1,1 @@
+"""The report's pictures, as SVG text that stands in the page."""

@@ -1,0 +1,84 @@
+"""What mentoring bought and what the portable network costs, in a few sentences."""
+
+from collections.abc import Sequence
+
+from pipeline.reporting.differences import Difference, compare
+from pipeline.reporting.wording import counted, in_words, megabytes, percent, times
+from pipeline.results import Row, best
+from pipeline.variants import TEACHER, Variant
+
+ACCURACY = ("test", "accuracy")
+LONE = ("labels",)
+MENTORED = ("logits", "features")
+EXTENDED = ("unlabelled",)
+STUDENTS = (*LONE, *MENTORED, *EXTENDED, "teachers")
+
+
+def difference(row: Row, other: Row, *keys: str) -> Difference | None:
+    """Row minus other over the seeds that both have; the teacher is the same for every seed."""
+    ours, theirs = row.by_seed(*keys), other.by_seed(*keys)
+    if row.group == TEACHER:
+        ours = dict.fromkeys(theirs, row.values(*keys)[0])
+    if other.group == TEACHER:
+        theirs = dict.fromkeys(ours, other.values(*keys)[0])
+    return compare(ours, theirs)
+
+
+def headline(rows: Sequence[Row], unlabelled_images: int, absent: Sequence[Variant]) -> str:
+    """What mentoring bought, with numbers; what is chosen was chosen by validation."""
+    lone, mentored, extended = (best(rows, groups) for groups in (LONE, MENTORED, EXTENDED))
+    sentences, by_one_seed = [], False
+    if lone:
+        sentences.append(
+            f"Without a teacher the student ({lone.title}) reaches {_accuracy(lone)} on the test "
+            f"set."
+        )
+    gains = (
+        (mentored, "Taught on the same labelled images"),
+        (extended, f"With {unlabelled_images:,} unlabelled images"),
+    )
+    for row, how in gains:
+        if not row:
+            continue
+        gain = difference(row, lone, *ACCURACY) if lone else None
+        by_one_seed |= gain is not None and gain.seeds == 1
+        ending = f": {in_words(gain)}" if gain else ""
+        sentences.append(f"{how} ({row.title}) it reaches {_accuracy(row)}{ending}.")
+    sentences.append(f"Its teacher reaches {_accuracy(rows[0])}.")
+    if by_one_seed:
+        sentences.append(
+            "One seed has no spread and shows no difference by itself: sweep.seeds may list more."
+        )
+    if absent:
+        names = ", ".join(variant.name for variant in absent)
+        sentences.append(f"Not in this folder, so left out: {names}.")
+    return " ".join(sentences)
+
+
+def portable(rows: Sequence[Row]) -> str:
+    """How much smaller and faster than its teacher the student is that validation likes best."""
+    teacher, student = rows[0], best(rows, STUDENTS)
+    if student is None:
+        return ""
+    gap = difference(student, teacher, *ACCURACY)
+    faster = teacher.latency(1) / student.latency(1)
+    measures = (
+        ("parameters", "parameters", counted),
+        ("multiply-adds an image", "multiply_adds", counted),
+        ("bytes on disk", "bytes", megabytes),
+    )
+    smaller = [
+        f"{times(theirs / ours)} times fewer {what} ({write(ours)} against {write(theirs)})"
+        for what, key, write in measures
+        if (ours := student.mean(key)) and (theirs := teacher.mean(key))
+    ]
+    return (
+        f"The student that validation likes best ({student.title}) has {', '.join(smaller)}. It "
+        f"answers one image in {student.latency(1):.2f} ms against {teacher.latency(1):.1f} ms, "
+        f"{times(faster)} times faster, and is right on {_accuracy(student)} of the test images "
+        f"against {_accuracy(teacher)}{f': {in_words(gap)}' if gap else ''}."
+    )
+
+
+def _accuracy(row: Row) -> str:
+    return percent(row.mean(*ACCURACY), row.spread(*ACCURACY))

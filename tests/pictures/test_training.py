@@ -1,0 +1,26 @@
+"""The report's pictures of training."""
+
+import re
+
+from pipeline.blocks import Mode
+from pipeline.pictures.style import Look
+from pipeline.pictures.training import learning_curves, mode_weights
+
+LOOK = {"both": Look("#0072b2")}
+
+
+def test_curves_of_seeds_that_stopped_early_are_drawn_as_far_as_all_go() -> None:
+    long, short = [(10, 0.1), (20, 0.2), (30, 0.3)], [(10, 0.2), (20, 0.4)]
+    picture = learning_curves({"both": [long, short]}, LOOK)
+    assert picture == learning_curves({"both": [long[:2], short]}, LOOK)
+    assert picture != learning_curves({"both": [long, long]}, LOOK)
+    assert re.search(r">both<", picture)
+
+
+def test_every_mode_has_axes_of_its_own_and_there_are_no_empty_ones() -> None:
+    mode = Mode(alpha=[(0, 1.0)], beta=[(0, 0.0)], gamma=[(0, 0.0)])
+    for count in (1, 2, 3, 5):
+        picture = mode_weights({f"mode{number}": mode for number in range(count)})
+        assert re.findall(r">(mode\d)<", picture) == [f"mode{number}" for number in range(count)]
+        backgrounds = re.findall(r"fill: #ffffff", picture)
+        assert len(backgrounds) == count + 1, "the figure's and one of each axes"

@@ -1,0 +1,71 @@
+"""The sentences: what is chosen, and what is said of a difference."""
+
+from typing import Any
+
+from pipeline.reporting.headline import headline, portable
+from pipeline.results import Row
+from pipeline.variants import TEACHER
+
+
+def row(
+    title: str, group: str, test: tuple[float, ...], validation: float = 0.5, **sizes: Any
+) -> Row:
+    seeds = () if group == TEACHER else tuple(range(len(test)))
+    scores = tuple(
+        {
+            "test": {"accuracy": accuracy}, "validation": {"accuracy": validation},
+            "parameters": 1000, "latency_ms": {"1": 1.0, "64": 10.0}, **sizes,
+        }
+        for accuracy in test
+    )  # fmt: skip
+    return Row(title, group, tuple(f"{title}-{seed}" for seed in seeds), seeds, scores)
+
+
+TAUGHT = row(TEACHER, TEACHER, (0.9,), parameters=20_000, latency_ms={"1": 30.0, "64": 99.0},
+             bytes=8_000_000, multiply_adds=10_000_000)  # fmt: skip
+LONE = row("alone", "labels", (0.50, 0.51, 0.49))
+
+
+def test_a_gain_that_all_seeds_have_comes_with_its_interval() -> None:
+    text = headline([TAUGHT, LONE, row("led", "features", (0.60, 0.612, 0.588))], 0, [])
+    assert "the student (alone) reaches 50.0 ± 1.0 %" in text
+    assert "(led) it reaches 60.0 ± 1.2 %: 10.0 points more (95 % interval over 3 seeds:" in text
+    assert "no difference" not in text
+
+
+def test_a_gain_that_the_seeds_do_not_show_is_said_to_be_none() -> None:
+    text = headline([TAUGHT, LONE, row("led", "features", (0.53, 0.49, 0.51))], 0, [])
+    assert "1.0 points more, which is no difference that 3 seeds can show." in text
+    assert "interval" not in text
+
+
+def test_one_seed_is_said_to_show_no_difference() -> None:
+    rows = [TAUGHT, row("alone", "labels", (0.5,)), row("led", "unlabelled", (0.7,))]
+    text = headline(rows, 5000, [])
+    assert "With 5,000 unlabelled images (led) it reaches 70.0 %: 20.0 points more" in text
+    assert text.count("One seed has no spread and shows no difference by itself") == 1
+
+
+def test_validation_chooses_and_not_the_test() -> None:
+    liked = row("liked", "labels", (0.4, 0.4), validation=0.7)
+    lucky = row("lucky", "labels", (0.9, 0.9), validation=0.6)
+    text = headline([TAUGHT, lucky, liked], 0, [])
+    assert "liked" in text
+    assert "lucky" not in text
+
+
+def test_the_portable_network_is_compared_with_its_teacher_in_every_measure_there_is() -> None:
+    small = row("small", "features", (0.8, 0.81, 0.79), bytes=500_000, multiply_adds=2_500_000)
+    text = portable([TAUGHT, small])
+    assert "20 times fewer parameters (1,000 against 20,000)" in text
+    assert "4.0 times fewer multiply-adds an image (2.50 million against 10.0 million)" in text
+    assert "16 times fewer bytes on disk (0.50 MB against 8.00 MB)" in text
+    assert "1.00 ms against 30.0 ms, 30 times faster" in text
+    assert "80.0 ± 1.0 % of the test images against 90.0 %: 10.0 points less" in text
+
+
+def test_what_was_not_measured_is_not_spoken_of() -> None:
+    text = portable([TAUGHT, row("old", "features", (0.8,))])
+    assert "parameters" in text
+    assert "multiply-adds" not in text
+    assert "disk" not in text

@@ -1,0 +1,81 @@
+"""The numbers behind the pictures, against numbers on paper."""
+
+import csv
+import json
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pytest
+
+from pipeline.reporting.plots import write_plots
+from pipeline.reporting.series import reliability, shares_that_train, transfer
+from pipeline.results import Row
+
+PAIR = Row("pair", "features", ("pair-0", "pair-1"), (0, 1), ({}, {}))
+
+
+def attempt(accuracy: float, rate: float = 0.1, diverged: Any = None, **about: Any) -> Any:
+    return {"mode": "obedient", "depth": 5, "seed": 0, "chance": 0.1, "curve": [],
+            "accuracy": accuracy, "learning_rate": rate, "diverged": diverged, **about}  # fmt: skip
+
+
+def leave(folder: Path, stage: str, name: str, content: Any) -> None:
+    path = folder / f"evidence/{stage}/{name}.json"
+    path.parent.mkdir(parents=True, exist_ok=True)
+    path.write_text(json.dumps(content))
+
+
+@pytest.fixture(autouse=True)
+def folder(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
+    monkeypatch.chdir(tmp_path)
+    return tmp_path
+
+
+def test_a_run_has_trained_that_comes_half_way_from_chance_to_the_best_of_all() -> None:
+    """Chance 0.1, best 0.5: half way is 0.3."""
+    runs = [attempt(0.5), attempt(0.31), attempt(0.29), attempt(0.301, rate=0.01)]
+    assert shares_that_train(runs, 0.5) == {("obedient", 5): {0.1: (2, 3), 0.01: (1, 1)}}
+    assert shares_that_train(runs, 0.9) == {("obedient", 5): {0.1: (1, 3), 0.01: (0, 1)}}
+
+
+def test_a_run_that_diverged_has_not_trained_whatever_it_had_reached() -> None:
+    runs = [attempt(0.5), attempt(0.5, diverged={"step": 9, "term": "labels"})]
+    assert shares_that_train(runs, 0.5)[("obedient", 5)] == {0.1: (1, 2)}
+
+
+def test_where_nobody_leaves_chance_nobody_has_trained() -> None:
+    assert shares_that_train([attempt(0.1), attempt(0.1)], 0.5)[("obedient", 5)] == {0.1: (0, 2)}
+
+
+def test_seeds_share_their_reliability_by_how_many_answers_they_have(folder: Path) -> None:
+    for name, accuracy, count in (("pair-0", 0.5, 10), ("pair-1", 0.8, 30)):
+        bins = {"confidence": [0.7, None], "accuracy": [accuracy, None], "count": [count, 0]}
+        leave(folder, "evaluate", name, {"reliability": bins})
+    pooled = reliability([PAIR])["pair"]
+    assert pooled["count"].tolist() == [40, 0]
+    assert pooled["accuracy"][0] == pytest.approx((0.5 * 10 + 0.8 * 30) / 40)
+    assert np.isnan(pooled["accuracy"][1])
+
+
+def test_a_target_has_a_number_a_seed_the_mean_over_draws(folder: Path) -> None:
+    for name, draws in (("pair-0", [0.2, 0.4]), ("pair-1", [0.6])):
+        taps = {"conv1": {"10": draws}}
+        leave(folder, "examine", name, {"targets": {"digits": {"taps": taps, "retrained": {}}}})
+    assert transfer([PAIR]) == {
+        ("digits", "10"): {"pair": {"conv1": [pytest.approx(0.3), pytest.approx(0.6)]}}
+    }
+
+
+def test_the_files_for_dvc_say_what_the_pictures_draw(folder: Path) -> None:
+    corrupted = {"images": 5, "clean": 0.9, "gaussian_noise": [0.8, 0.7, 0.6, 0.5, 0.4],
+                 "gaussian_blur": [0.5] * 5, "contrast": [0.5] * 5, "jpeg": [0.1] * 5}  # fmt: skip
+    leave(folder, "examine", "pair-0", {"corruptions": corrupted})
+    write_plots(folder / "plots", [PAIR], [attempt(0.5), attempt(0.1)], 0.5)
+    lines = list(csv.DictReader((folder / "plots/corruptions.csv").open()))
+    noise = [float(line["accuracy"]) for line in lines if line["part"] == "gaussian_noise"]
+    assert noise == [0.9, 0.8, 0.7, 0.6, 0.5, 0.4]
+    assert (folder / "plots/stability.csv").read_text().splitlines() == [
+        "network,part,learning_rate,share", "obedient,depth 5,0.1,0.5",
+    ]  # fmt: skip
+    assert (folder / "plots/transfer.csv").read_text() == "network,part,tap,accuracy\n"

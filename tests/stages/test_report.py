@@ -1,0 +1,270 @@
+"""The page and the files beside it, made of all findings of five modes and three seeds."""
+
+import csv
+import html
+import json
+import re
+import shutil
+import statistics
+import subprocess
+from html.parser import HTMLParser
+from pathlib import Path
+
+import numpy as np
+import pytest
+from click.testing import CliRunner
+from findings import make_project
+
+from pipeline.cli import main
+from pipeline.files import digest_file
+from pipeline.params import Params, load_params
+from pipeline.stages.report import report
+
+# What HTML ends by itself.
+VOID = {"meta", "br", "img"}
+
+
+class Balanced(HTMLParser):
+    """Every element ends, in its order; no id stands twice."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.opened: list[str] = []
+        self.ids: list[str] = []
+        self.loads: list[str] = []
+
+    def handle_starttag(self, tag: str, attrs: list[tuple[str, str | None]]) -> None:
+        if tag not in VOID:
+            self.opened.append(tag)
+        for name, value in attrs:
+            if name == "id" and value:
+                self.ids.append(value)
+            if name in ("src", "href", "xlink:href", "srcset", "action", "data") and value:
+                self.loads.append(value)
+
+    def handle_startendtag(self, tag: str, attrs: list[tuple[str, str | None]]) -> None:
+        self.handle_starttag(tag, attrs)
+        if tag not in VOID:
+            self.handle_endtag(tag)
+
+    def handle_endtag(self, tag: str) -> None:
+        assert self.opened.pop() == tag
+
+
+def read_page(folder: Path) -> str:
+    return (folder / "reports/index.html").read_text()
+
+
+def parsed(page: str) -> Balanced:
+    parser = Balanced()
+    parser.feed(page)
+    parser.close()
+    return parser
+
+
+def table(page: str) -> dict[str, dict[str, str]]:
+    """The results by network and head."""
+    results = page[page.index('<table id="results">') : page.index("</table>")]
+    heads = re.findall(r"<button[^>]*>(.*?)</button>", results)
+    lines = [re.findall(r"<td[^>]*>(.*?)</td>", line) for line in results.split("<tr>")[2:]]
+    return {line[0]: dict(zip(heads, line, strict=True)) for line in lines}
+
+
+@pytest.fixture(scope="module")
+def made(tmp_path_factory: pytest.TempPathFactory) -> tuple[Path, Params]:
+    """A folder with its report: not to be changed."""
+    folder = tmp_path_factory.mktemp("made")
+    params = make_project(folder)
+    with pytest.MonkeyPatch.context() as patch:
+        patch.chdir(folder)
+        report(params)
+    return folder, params
+
+
+@pytest.fixture
+def project(made: tuple[Path, Params], tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
+    """A copy that a test may change, entered."""
+    folder = tmp_path / "project"
+    shutil.copytree(made[0], folder)
+    monkeypatch.chdir(folder)
+    return folder
+
+
+def test_the_page_is_well_formed_light_and_loads_nothing(made: tuple[Path, Params]) -> None:
+    page = read_page(made[0])
+    parser = parsed(page)
+    assert parser.opened == []
+    assert len(set(parser.ids)) == len(parser.ids)
+    assert parser.loads, "pictures of the gallery"
+    assert all(load.startswith(("data:image/png;base64,", "#")) for load in parser.loads)
+    for loading in (
+        "@import",
+        "url(http",
+        "url(//",
+        "fetch(",
+        "XMLHttpRequest",
+        "<link",
+        "<iframe",
+    ):
+        assert loading not in page
+    assert len(page) < 1_500_000
+
+
+def test_every_section_is_there_with_its_pictures(made: tuple[Path, Params]) -> None:
+    page = read_page(made[0])
+    titles = re.findall(r"<h[23]>(.*?)</h", page)
+    assert titles == [
+        "Results on the test images", "What the portable network costs", "Training", "Calibration",
+        "Corrupted images", "Other data sets", "Likeness to the teacher", "Stability of training",
+        "Gallery", "Where student and teacher differ most surely", "Where they look",
+        "The first filters", "Every student", "How to make it again",
+    ]  # fmt: skip
+    students = 6
+    reliability, targets, likeness = students + 1, 2, students
+    assert page.count("<svg") == 2 + 4 + reliability + 1 + targets + likeness + 2 + students
+
+
+def test_the_numbers_of_the_table_are_those_of_the_metrics(made: tuple[Path, Params]) -> None:
+    folder, _ = made
+    rows = table(read_page(folder))
+    metrics = [
+        json.loads((folder / f"metrics/obedient-plain-{seed}.json").read_text())
+        for seed in range(3)
+    ]
+    examined = [
+        json.loads((folder / f"metrics/examine/obedient-plain-{seed}.json").read_text())
+        for seed in range(3)
+    ]
+
+    def share(values: list[float]) -> str:
+        return f"{100 * statistics.fmean(values):.1f} ± {100 * statistics.stdev(values):.1f} %"
+
+    row = rows["obedient"]
+    assert row["test accuracy"] == share([one["test"]["accuracy"] for one in metrics])
+    assert row["agrees with the teacher"] == share(
+        [one["likeness"]["agreement"] for one in metrics]
+    )
+    assert row["accuracy on corrupted images"] == share([one["corrupted"] for one in examined])
+    briers = [one["test"]["brier"] for one in metrics]
+    assert row["Brier score"] == f"{np.mean(briers):.3f} ± {np.std(briers, ddof=1):.3f}"
+    assert row["multiply-adds (millions)"] == "15.3"
+    assert row["file (MB)"] == "1.12"
+    latency = np.median([one["latency_ms"]["1"] for one in metrics])
+    assert row["1 image (ms)"] == f"{latency:.2f}"
+    assert rows["teacher"]["seeds"] == "-"
+    assert rows["teacher"]["parameters"] == "4,652,008"
+
+
+def test_the_pictures_write_what_was_found(made: tuple[Path, Params]) -> None:
+    """Numbers that stand in pictures as text: CKA, and the seeds that train."""
+    page = read_page(made[0])
+    assert page.count(">0.18<") == 2 * 3, "0.3 x 0.6 at conv1, two teacher taps, three modes"
+    assert page.count(">3/3<") == 1 + 3, "one learning rate alone, three with a teacher"
+    assert page.count(">0/3<") == 4 + 2
+
+
+def test_where_evidence_is_missing_its_sections_are_left_out(project: Path) -> None:
+    whole = table(read_page(project))
+    shutil.rmtree(project / "evidence")
+    shutil.rmtree(project / "metrics/examine")
+    shutil.rmtree(project / "data")
+    for path in (project / "metrics").glob("*.json"):
+        content = json.loads(path.read_text())
+        for key in ("likeness", "multiply_adds", "bytes"):
+            content.pop(key, None)
+        del content["test"]["brier"]
+        path.write_text(json.dumps(content))
+    for path in (project / "students").rglob("norm"):
+        shutil.rmtree(path)
+    report(load_params())
+    page = read_page(project)
+    assert parsed(page).opened == []
+    assert re.findall(r"<h[23]>(.*?)</h", page) == [
+        "Results on the test images", "What the portable network costs", "Training",
+        "Every student", "How to make it again",
+    ]  # fmt: skip
+    heads = set(next(iter(whole.values()))) - set(next(iter(table(page).values())))
+    assert heads == {
+        "Brier score", "agrees with the teacher", "accuracy on corrupted images",
+        "multiply-adds (millions)", "file (MB)",
+    }  # fmt: skip
+
+
+def test_one_network_without_evidence_keeps_the_others(project: Path) -> None:
+    for path in (project / "evidence").rglob("adamant-*"):
+        path.unlink()
+    report(load_params())
+    maps = read_page(project).count(">student's tap<")
+    assert maps == 5, "a map of likeness for every student but adamant"
+
+
+def test_broken_evidence_is_told_in_one_line(project: Path) -> None:
+    (project / "evidence/evaluate/teacher.json").write_text("{")
+    command = CliRunner().invoke(main, ["report"])
+    assert command.exit_code == 1
+    assert command.output == (
+        "error: evidence/evaluate/teacher.json is not JSON: `dvc repro` makes it again\n"
+    )
+
+
+def test_names_of_classes_are_text_and_no_markup(project: Path) -> None:
+    for path in (project / "evidence/evaluate").glob("*.json"):
+        text = path.read_text().replace('"label": "0"', '"label": "<script>alert(1)</script>"')
+        path.write_text(text)
+    report(load_params())
+    page = read_page(project)
+    assert page.count("<script>") == 1
+    assert html.escape("<script>alert(1)</script>") in page
+
+
+def test_the_commands_of_the_cards_train_the_networks_they_stand_for(
+    made: tuple[Path, Params],
+) -> None:
+    folder, params = made
+    commands = re.findall(r"mentee train [^\n<]+", read_page(folder))
+    names = []
+    for command in commands:
+        context = main.commands["train"].make_context("train", command.split()[2:])
+        names.append("{mode}-{settings}-{seed}".format(**context.params))
+    assert names == [variant.name for variant in params.variants()]
+
+
+def test_a_page_says_of_which_revision_lock_and_versions_it_is(project: Path) -> None:
+    def git(*arguments: str) -> str:
+        done = subprocess.run(
+            ("git", "-c", "user.email=a@example.org", "-c", "user.name=a", *arguments),
+            check=True, capture_output=True, text=True,
+        )  # fmt: skip
+        return done.stdout.strip()
+
+    (project / "dvc.lock").write_text("schema: '2.0'\n")
+    git("init", "-q")
+    git("add", "params.yaml", "dvc.lock")
+    (project / ".gitignore").write_text("*\n")
+    git("commit", "-qm", "start")
+    (project / "dvc.lock").write_text("schema: '2.0'\nstages: {}\n")
+    report(load_params())
+    page = read_page(project)
+    assert f"git checkout {git('rev-parse', 'HEAD')}" in page
+    assert digest_file(Path("dvc.lock")) in page
+    assert "not committed" not in page, "DVC changes its lock while it runs"
+    assert re.search(r"Python 3\.\d+\.\d+, torch \d", page)
+    (project / "params.yaml").write_text((project / "params.yaml").read_text() + "\n")
+    report(load_params())
+    assert "with changes that were not committed" in read_page(project)
+
+
+def test_the_files_for_dvc_have_every_network_and_axes(made: tuple[Path, Params]) -> None:
+    folder, params = made
+    titles = {variant.title for variant in params.variants()} | {"teacher"}
+    found = {}
+    for name in ("reliability", "corruptions", "transfer", "stability"):
+        with open(folder / f"reports/plots/{name}.csv", newline="") as file:
+            found[name] = list(csv.DictReader(file))
+    assert {line["network"] for line in found["reliability"]} == titles
+    assert {line["network"] for line in found["corruptions"]} == titles
+    assert {line["network"] for line in found["transfer"]} == titles | {"untrained"}
+    assert {line["part"] for line in found["transfer"]} == {
+        "digits, 10 labels a class", "digits, all labels a class",
+    }  # fmt: skip
+    assert {line["network"] for line in found["stability"]} == {"independent", "obedient"}
