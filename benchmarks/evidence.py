@@ -1,0 +1,140 @@
+"""What a finished project found beyond accuracy, as the pictures and the table of docs/results.md.
+
+    python benchmarks/evidence.py PROJECT
+
+PROJECT is a folder in which `dvc repro` has run, with three seeds under sweep and modes under
+stability. How accuracy grows with labels comes from benchmarks/accuracy.json.
+"""
+
+import json
+from contextlib import chdir
+from pathlib import Path
+from typing import Any
+
+import click
+import numpy as np
+from accuracy import REGULARISED
+from rows import replace_between
+
+from pipeline.files import write_text
+from pipeline.params import load_params
+from pipeline.pictures.beyond import cka_map, corrupted, transferred
+from pipeline.pictures.stability import shares_map
+from pipeline.pictures.style import WIDTH, Look, drawn, legend_below, looks, plain_log, svg
+from pipeline.reporting import series
+from pipeline.reporting.evidence import found, read_attempts, untrained
+from pipeline.results import Row, gather_rows, here_and_absent
+from pipeline.variants import TEACHER
+
+HERE = Path(__file__).parent
+PAGE = HERE.parent / "docs/results.md"
+PICTURES = HERE.parent / "docs/pictures"
+RESULTS = HERE / "accuracy.json"
+TARGET = "digits"
+
+
+@click.command()
+@click.argument("project", type=click.Path(path_type=Path, exists=True, file_okay=False))
+def main(project: Path) -> None:
+    """Draw what PROJECT found, and write its table."""
+    page, pictures = PAGE.absolute(), PICTURES.absolute()
+    by_labels = json.loads(RESULTS.read_text())["cifar10"]
+    with chdir(project):
+        made, table = gather()
+    made["data-efficiency"] = efficiency(by_labels)
+    for name, picture in made.items():
+        alone = '<svg style="font-family: sans-serif; background: white" '
+        write_text(pictures / f"{name}.svg", picture.replace("<svg ", alone, 1))
+    write_text(page, replace_between(page.read_text(encoding="utf-8"), table, "evidence"))
+
+
+def gather() -> tuple[dict[str, str], str]:
+    """Pictures by name, and the table, of the project that this folder is."""
+    params = load_params()
+    here, _ = here_and_absent(params)
+    rows = gather_rows(params, here)
+    everyone = [*rows, untrained(params)]
+    look = looks(everyone)
+    pictures = {"corruptions": corrupted(series.corruptions(rows), look)}
+    for (target, budget), networks in series.transfer(everyone).items():
+        heading = f"{target}, {budget} labels a class"
+        pictures[f"transfer-{target}-{budget}"] = transferred(heading, networks, look)
+    for title, content in series.likeness(rows).items():
+        pictures[f"likeness-{title.replace(' + ', '-')}"] = cka_map(title, *content)
+    attempts = read_attempts(params)
+    if shares := series.shares_that_train(attempts, params.stability.trains_at):
+        pictures["stability"] = shares_map(shares)
+    return pictures, as_table(everyone)
+
+
+def as_table(rows: list[Row]) -> str:
+    head = ["network", "Brier score", "agrees with the teacher (%)", "kl to the teacher (nats)",
+            "corrupted images (%)", "digits, 10 a class (%)", "digits, all (%)"]  # fmt: skip
+    lines = [head, ["---", *["---:"] * (len(head) - 1)]]
+    for row in rows:
+        targets = found(row, "examine", "targets").values()
+        heads = [
+            [100 * np.mean(list(one[TARGET]["taps"].values())[-1][budget]) for one in targets]
+            for budget in ("10", series.ALL)
+        ]
+        corruptions = [
+            100 * np.mean([one[name] for name in series.CORRUPTIONS])
+            for one in found(row, "examine", "corruptions").values()
+        ]
+        lines.append([
+            row.title,
+            text(row.values("test", "brier"), 3),
+            text([100 * share for share in row.values("likeness", "agreement")], 1),
+            text(row.values("likeness", "kl"), 3),
+            text(corruptions, 1),
+            *(text(values, 1) for values in heads),
+        ])  # fmt: skip
+    return "\n".join("| " + " | ".join(line) + " |" for line in lines)
+
+
+def text(values: list[float], digits: int) -> str:
+    """Mean and, over several seeds, standard deviation."""
+    if not values:
+        return ""
+    mean = f"{np.mean(values):.{digits}f}"
+    return f"{mean} ± {np.std(values, ddof=1):.{digits}f}" if len(values) > 1 else mean
+
+
+def efficiency(by_labels: dict[str, Any]) -> str:
+    """Test accuracy over labels a class, a line a network, in a band that spans its seeds."""
+    sizes = sorted(map(int, by_labels))
+    titles = list(
+        dict.fromkeys(title for size in sizes for title in by_labels[str(size)]["networks"])
+    )
+    titles.sort(key=lambda title: title == TEACHER)
+    lone = [title for title in titles if title in ("independent", REGULARISED)]
+    colours = looks([Row(title, "labels" if title in lone else "features", (), (), ())
+                     for title in titles if title != TEACHER])  # fmt: skip
+    with drawn(WIDTH, 3.6, titles) as figure:
+        axes = figure.subplots()
+        for title in titles:
+            look: Look = colours[title]
+            points = [
+                [100 * scores["test"]["accuracy"] for scores in networks[title].values()]
+                for size in sizes
+                if title in (networks := by_labels[str(size)]["networks"])
+            ]
+            places = [size for size in sizes if title in by_labels[str(size)]["networks"]]
+            axes.plot(places, list(map(np.mean, points)), label=title, marker="o", markersize=3,
+                      **look.line)  # fmt: skip
+            axes.fill_between(
+                places, list(map(min, points)), list(map(max, points)), color=look.colour,
+                alpha=0.15, linewidth=0,
+            )  # fmt: skip
+        axes.set_xscale("log")
+        plain_log(axes.xaxis)
+        axes.set_xticks(sizes, map(str, sizes))
+        axes.set_xlabel("labels a class")
+        axes.set_ylabel("test accuracy (%)")
+        axes.set_ylim(0, 100)
+        legend_below(figure, axes)
+        return svg(figure)
+
+
+if __name__ == "__main__":
+    main()
