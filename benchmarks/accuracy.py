@@ -124,11 +124,7 @@ def update_page(page: Path, name: str, results: dict[str, Any]) -> None:
 def as_table(table: Table, results: dict[str, Any]) -> str:
     """Markdown of what has been measured, in the order of the rows."""
     made = {row.name: results[row.name] for row in table.rows if row.name in results}
-    named = dict.fromkeys(named for row in table.rows for named in row.students)
-    titles = [Variant(*one, 0).title for one in named]
-    if any(row.regularisers for row in table.rows):
-        titles.insert(0, REGULARISED)
-    titles.append(TEACHER)
+    titles = titles_of(table)
     if table.all_scores:
         columns = ["labels a class, head", "network", "accuracy (%)", "nll (nats)",
                    "calibration error (%)"]  # fmt: skip
@@ -146,6 +142,15 @@ def as_table(table: Table, results: dict[str, Any]) -> str:
         ]
     rule = ["---", *["---:"] * (len(columns) - 1)]
     return "\n".join("| " + " | ".join(line) + " |" for line in (columns, rule, *lines))
+
+
+def titles_of(table: Table) -> list[str]:
+    """What the networks are called, in the order of their columns."""
+    named = dict.fromkeys(named for row in table.rows for named in row.students)
+    titles = [Variant(*one, 0).title for one in named]
+    if any(row.regularisers for row in table.rows):
+        titles.insert(0, REGULARISED)
+    return [*titles, TEACHER]
 
 
 def cell(content: dict[str, Any], title: str) -> str:

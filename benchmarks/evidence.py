@@ -13,11 +13,12 @@ from typing import Any
 
 import click
 import numpy as np
-from accuracy import REGULARISED
+from accuracy import REGULARISED, titles_of
+from experiments import LONE, TABLES
 from rows import replace_between
 
 from pipeline.files import write_text
-from pipeline.params import load_params
+from pipeline.params import Params, load_params
 from pipeline.pictures.beyond import cka_map, corrupted, transferred
 from pipeline.pictures.stability import shares_map
 from pipeline.pictures.style import WIDTH, Look, drawn, legend_below, looks, plain_log, svg
@@ -30,7 +31,6 @@ HERE = Path(__file__).parent
 PAGE = HERE.parent / "docs/results.md"
 PICTURES = HERE.parent / "docs/pictures"
 RESULTS = HERE / "accuracy.json"
-TARGET = "digits"
 
 
 @click.command()
@@ -64,18 +64,24 @@ def gather() -> tuple[dict[str, str], str]:
     attempts = read_attempts(params)
     if shares := series.shares_that_train(attempts, params.stability.trains_at):
         pictures["stability"] = shares_map(shares)
-    return pictures, as_table(everyone)
+    return pictures, as_table(params, everyone)
 
 
-def as_table(rows: list[Row]) -> str:
+def as_table(params: Params, rows: list[Row]) -> str:
+    columns = [
+        (target, series.ALL if count is None else str(count))
+        for target in params.examine.targets
+        for count in params.examine.per_class
+    ]
     head = ["network", "Brier score", "agrees with the teacher (%)", "kl to the teacher (nats)",
-            "corrupted images (%)", "digits, 10 a class (%)", "digits, all (%)"]  # fmt: skip
+            "corrupted images (%)",
+            *(f"{target}, {budget} labels a class (%)" for target, budget in columns)]  # fmt: skip
     lines = [head, ["---", *["---:"] * (len(head) - 1)]]
     for row in rows:
         targets = found(row, "examine", "targets").values()
         heads = [
-            [100 * np.mean(list(one[TARGET]["taps"].values())[-1][budget]) for one in targets]
-            for budget in ("10", series.ALL)
+            [100 * np.mean(list(one[target]["taps"].values())[-1][budget]) for one in targets]
+            for target, budget in columns
         ]
         corruptions = [
             100 * np.mean([one[name] for name in series.CORRUPTIONS])
@@ -103,11 +109,8 @@ def text(values: list[float], digits: int) -> str:
 def efficiency(by_labels: dict[str, Any]) -> str:
     """Test accuracy over labels a class, a line a network, in a band that spans its seeds."""
     sizes = sorted(map(int, by_labels))
-    titles = list(
-        dict.fromkeys(title for size in sizes for title in by_labels[str(size)]["networks"])
-    )
-    titles.sort(key=lambda title: title == TEACHER)
-    lone = [title for title in titles if title in ("independent", REGULARISED)]
+    titles = titles_of(TABLES["cifar10"])
+    lone = [title for title in titles if title in (LONE, REGULARISED)]
     colours = looks([Row(title, "labels" if title in lone else "features", (), (), ())
                      for title in titles if title != TEACHER])  # fmt: skip
     with drawn(WIDTH, 3.6, titles) as figure:

@@ -112,3 +112,25 @@ def test_the_benchmarks_page_has_a_place_for_its_table() -> None:
 
     page = (REPOSITORY / "docs/benchmarks.md").read_text(encoding="utf-8")
     assert "new table" in replace_between(page, "new table")
+
+
+@pytest.mark.xdist_group("whole run")
+def test_a_finished_project_fills_the_table_and_the_pictures_of_the_results(
+    finished: tuple[Path, set[str]], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    from evidence import efficiency, gather
+
+    monkeypatch.chdir(finished[0])
+    pictures, table = gather()
+    titles = ["teacher", "independent", "soft", "obedient", "obedient + unlabelled", "untrained"]
+    lines = [line.strip("| ").split(" | ") for line in table.splitlines()]
+    assert [line[0] for line in lines[2:]] == titles
+    summary = json.loads(Path("metrics/examine/soft-plain-0.json").read_text())
+    assert lines[4][4] == f"{100 * summary['corrupted']:.1f}"
+    assert lines[4][6].strip() == f"{100 * summary['targets']['digits']['all']:.1f}"
+    drawn = {"corruptions", "transfer-digits-all", "likeness-soft", "likeness-obedient-unlabelled"}
+    assert drawn <= set(pictures)
+
+    scores = {seed: {"test": {"accuracy": 0.5 + seed / 10}} for seed in range(2)}
+    picture = efficiency({"10": {"networks": {"teacher": scores}}, "1": {"networks": {}}})
+    assert picture.startswith("<svg") and ">teacher<" in picture
