@@ -17,15 +17,19 @@ from projects import refusal, shell
 from sklearn.datasets import load_digits
 from stage_one import SMALLEST, enter_copy, run_stage_one, set_params
 
+from pipeline.compute import Compute
 from pipeline.corruptions import CORRUPTIONS
+from pipeline.examined import ExaminedStudent
 from pipeline.files import read_json
 from pipeline.params import Params
 from pipeline.prepared import PREPARED_FILE, Split, read_split
 from pipeline.stages.examine import examine, untrained, withstand
 from pipeline.stages.targets import targets
 from pipeline.stages.train import set_up
+from pipeline.students import load_student
 from pipeline.variants import Variant
 
+CPU = Compute(torch.device("cpu"), bfloat16=False)
 STUDENT, TEACHER = "independent-plain-0", "teacher"
 TAPS = ["conv1", "conv2", "conv3", "conv4", "conv5", "pooled"]
 TASK: dict[str, Any] = {
@@ -172,6 +176,17 @@ def test_every_tap_in_the_order_of_depth_has_an_accuracy_a_draw(
     summary = read_json(Path(f"metrics/examine/{name}.json"))["targets"]["turned"]
     assert summary == pytest.approx({"2": np.mean(last["2"]), "all": last["all"][0]})
     assert summary["all"] > 0.4, "ten classes, so chance is 0.1"
+
+
+def test_maps_are_averaged_over_all_places(project: Path) -> None:
+    """As the student itself averages its last maps before it answers."""
+    student = ExaminedStudent(load_student(Path(f"students/{STUDENT}")), CPU)
+    found = student.features(read_split(PREPARED_FILE, "test").images)
+    assert list(found) == TAPS
+    assert {tap: values.shape for tap, values in found.items() if tap in ("conv1", "pooled")} == {
+        "conv1": (100, 4), "pooled": (100, 16),
+    }  # fmt: skip
+    np.testing.assert_allclose(found["conv5"], found["pooled"], rtol=1e-5, atol=1e-6)
 
 
 def test_without_targets_there_are_none(project: Path) -> None:
