@@ -28,7 +28,9 @@ from pipeline.variants import TEACHER, Variant
 METRICS = Path("metrics")
 EVIDENCE = Path("evidence/evaluate")
 DUMP_RUN = Path("runs/dump.json")
-COMPARED = 2000  # test images whose features are compared: memory grows with their square
+# Validation images whose features are compared: memory grows with their square. Those of the test
+# split would be most of what a team pulls that trains on another's logits.
+COMPARED = 2000
 COMPARED_GRID = 4  # maps are averaged to it, as the teacher's are in its cache
 LOOKED_AT = 6  # test images whose attention is kept
 
@@ -38,12 +40,13 @@ def evaluate(params: Params, variant: Variant) -> None:
     compute = choose_compute(params.runtime)
     folder = STUDENTS / variant.name
     student = load_student(folder).to(compute.device)
-    scores, answers = {}, {}
-    for name in ("validation", "test"):
-        split = read_split(PREPARED_FILE, name)
-        answers[name] = predict_logits(student, split.images, compute, f"answers to {name}")
-        scores[name] = score(answers[name], split.labels)
-    test, logits = split, answers["test"]
+    splits = {name: read_split(PREPARED_FILE, name) for name in ("validation", "test")}
+    answers = {
+        name: predict_logits(student, split.images, compute, f"answers to {name}")
+        for name, split in splits.items()
+    }
+    scores = {name: score(answers[name], split.labels) for name, split in splits.items()}
+    test, logits = splits["test"], answers["test"]
 
     @torch.inference_mode()
     def answer(pictures: torch.Tensor) -> torch.Tensor:
@@ -60,7 +63,7 @@ def evaluate(params: Params, variant: Variant) -> None:
         teacher = told.view(0)
         likeness = {"agreement": agreement(logits, teacher), "kl": divergence(logits, teacher)}
         evidence["disagreements"] = disagreements(test, logits, teacher)
-    evidence["cka"] = compare_features(student, test, params.teacher.taps, compute)
+    evidence["cka"] = compare_features(student, splits["validation"], params.teacher.taps, compute)
     content = {
         **scores,
         **({"likeness": likeness} if likeness else {}),
@@ -112,15 +115,15 @@ def what_it_sees(student: Student, test: Split, compute: Compute) -> dict[str, A
 
 
 def compare_features(
-    student: Student, test: Split, taps: Sequence[str], compute: Compute
+    student: Student, split: Split, taps: Sequence[str], compute: Compute
 ) -> dict[str, dict[str, float]]:
     """CKA of every teacher tap that is in the cache with every student tap, by their names."""
-    rows = spread(len(test), COMPARED)
-    told = {tap: kind for tap in taps if (kind := cached(test, features_kind(tap)))}
+    rows = spread(len(split), COMPARED)
+    told = {tap: kind for tap in taps if (kind := cached(split, features_kind(tap)))}
     if not told or len(rows) <= 3:
         return {}
     own = predict_features(
-        student, test.images[rows], student.depth_taps(), compute,
+        student, split.images[rows], student.depth_taps(), compute,
         keep=lambda maps: to_grid(maps, COMPARED_GRID),
     )  # fmt: skip
     grams = {tap: gram(features) for tap, features in own.items()}
