@@ -7,13 +7,11 @@ takes images uint8 `(n, h, w, 3)` and gives as many, the same ones whenever it i
 
 import hashlib
 import io
-import math
 from collections.abc import Callable
 
 import numpy as np
-import torch
 from PIL import Image
-from torchvision.transforms.v2 import functional
+from scipy.ndimage import gaussian_filter
 
 Corruption = Callable[[np.ndarray, float], np.ndarray]
 SIZE = 32  # pixels of the images that the strengths were chosen for
@@ -38,15 +36,14 @@ def _normal(image: np.ndarray) -> np.ndarray:
 def gaussian_blur(images: np.ndarray, sigma: float) -> np.ndarray:
     """A blur of so many pixels where images have 32, and of more where they have more."""
     sigma *= images.shape[1] / SIZE
-    reach = math.ceil(4 * sigma)  # the paper's kernel ends there too
-    return _by_torchvision(
-        images, lambda planes: functional.gaussian_blur(planes, [2 * reach + 1] * 2, [sigma] * 2)
-    )
+    blurred = gaussian_filter(images.astype(np.float32), (0, sigma, sigma, 0))
+    return blurred.round().clip(0, 255).astype(np.uint8)
 
 
 def contrast(images: np.ndarray, share: float) -> np.ndarray:
-    """This share of the contrast: the rest of every value is the image's mean grey."""
-    return _by_torchvision(images, lambda planes: functional.adjust_contrast(planes, share))
+    """This share of the contrast: every channel keeps its mean over the image."""
+    means = images.mean((1, 2), keepdims=True, dtype=np.float32)
+    return ((images - means) * share + means).round().clip(0, 255).astype(np.uint8)
 
 
 def jpeg(images: np.ndarray, quality: float) -> np.ndarray:
@@ -58,13 +55,6 @@ def _compressed(image: np.ndarray, quality: int) -> np.ndarray:
     file = io.BytesIO()
     Image.fromarray(image).save(file, "JPEG", quality=quality)
     return np.asarray(Image.open(file))
-
-
-def _by_torchvision(
-    images: np.ndarray, change: Callable[[torch.Tensor], torch.Tensor]
-) -> np.ndarray:
-    """`change` of torchvision takes and gives planes, uint8 `(n, 3, h, w)`."""
-    return change(torch.from_numpy(images).permute(0, 3, 1, 2)).permute(0, 2, 3, 1).numpy()
 
 
 # Five strengths of each, weakest first.
