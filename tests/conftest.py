@@ -37,9 +37,11 @@ def clone(tmp_path_factory: pytest.TempPathFactory) -> Path:
 
 
 @pytest.fixture(scope="session")
-def finished(clone: Path) -> tuple[Path, set[str]]:
-    """The clone after one whole `dvc repro`, and the stages that ran: not to be changed."""
-    return clone, repro(clone)
+def finished(clone: Path, tmp_path_factory: pytest.TempPathFactory) -> tuple[Path, set[str]]:
+    """A copy of the clone after one `dvc repro`, and the stages that ran: not to be changed."""
+    folder = tmp_path_factory.mktemp("finished") / "project"
+    shutil.copytree(clone, folder, symlinks=True)
+    return folder, repro(folder)
 
 
 @pytest.fixture

@@ -268,7 +268,7 @@ def test_a_better_teacher_trains_again_exactly_what_depends_on_it(
     edit_params(published.project / "params.yaml", {"teacher": {"input_size": 96}})  # soon done
     ran = stages(published.team_a.run(publish, published.project))
     assert {"dump", "head"} <= ran
-    assert not ran & (both("labels@independent-plain-0") | {"prepare"})
+    assert not ran & {"train-labels@independent-plain-0", "prepare"}
 
     students = {"soft-plain-0", "probing-plain-0", "independent-plain-0"}
     weights = {name: consumer / f"students/{name}/student.safetensors" for name in students}

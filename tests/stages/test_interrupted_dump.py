@@ -109,7 +109,7 @@ def test_ctrl_c_ends_in_one_line_and_every_finished_shard_is_used_again(
     prepared: Path, tmp_path: Path
 ) -> None:
     folder = copy_prepared(prepared, tmp_path / "project")
-    set_params(folder, teacher={"input_size": 96})  # so that it lasts a few seconds
+    set_params(folder, teacher={"input_size": 192})  # so that it lasts some seconds
     with subprocess.Popen(
         ["mentee", "dump"], cwd=folder, text=True, stdout=subprocess.PIPE, stderr=subprocess.PIPE
     ) as process:

@@ -90,14 +90,6 @@ def test_every_student_tells_its_cost_and_its_likeness_to_the_teacher(run: Path)
     assert teacher["multiply_adds"] > 1e7
 
 
-def test_a_student_that_was_taught_is_more_like_its_teacher(run: Path) -> None:
-    alone, taught = (
-        json.loads((run / f"evidence/evaluate/{name}.json").read_text())["cka"]["middle"]["conv4"]
-        for name in ("independent-plain-0", "obedient-unlabelled-0")
-    )
-    assert taught > alone
-
-
 def test_the_report_shows_every_network_and_all_that_was_found(run: Path) -> None:
     page = (run / "reports/index.html").read_text()
     for title in ("teacher", "independent", "soft", "obedient", "obedient + unlabelled"):
