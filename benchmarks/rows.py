@@ -87,7 +87,7 @@ def save(path: Path, results: Results, name: str, rows: list[Row]) -> None:
     write_json(path, results)
 
 
-def table(results: Results, names: list[str]) -> str:
+def table_of(results: Results, names: list[str]) -> str:
     """Machines and rows as Markdown, in the order of `names`."""
     made = [results[name] for name in names if name in results]
     machines = dict.fromkeys(content["machine"] for content in made)
@@ -95,7 +95,7 @@ def table(results: Results, names: list[str]) -> str:
     return "\n".join([*(f"Measured on: {name}." for name in machines), "", HEADER, *lines])
 
 
-def replace_between(page: str, content: str, name: str = "measured") -> str:
+def replace_between(page: str, content: str, name: str) -> str:
     """The page with `content` between the markers of that name, whatever stood there."""
     first, last = f"<!-- {name}: begin -->", f"<!-- {name}: end -->"
     before, begin, rest = page.partition(first)
@@ -105,5 +105,5 @@ def replace_between(page: str, content: str, name: str = "measured") -> str:
     return f"{before}{begin}\n{content}\n{end}{after}"
 
 
-def update_page(path: Path, content: str) -> None:
-    write_text(path, replace_between(path.read_text(encoding="utf-8"), content))
+def update_page(path: Path, content: str, name: str) -> None:
+    write_text(path, replace_between(path.read_text(encoding="utf-8"), content, name))

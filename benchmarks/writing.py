@@ -55,12 +55,13 @@ def writing(folder: Path, scale: float = 1.0) -> list[Row]:
     return [row(what, ratios(dumped, bare), measured, target=1.1, at_most=True)]
 
 
-def random_split(name: str, count: int, params: Params) -> Split:
+def random_split(name: str, count: int, params: Params, classes: int = 2) -> Split:
     pixels = params.data.image_size
     generator = np.random.default_rng(count)
     images = generator.integers(256, size=(count, pixels, pixels, 3), dtype=np.uint8)
     ids = tuple(f"{name}-{number}" for number in range(count))
-    return Split(name, images, np.zeros(count, np.int64), ids, ("one", "other"))
+    names = tuple(f"class {number}" for number in range(classes))
+    return Split(name, images, np.arange(count) % classes, ids, names)
 
 
 def places(splits: list[Split], params: Params) -> list[tuple[Split, Place]]:

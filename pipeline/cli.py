@@ -226,6 +226,23 @@ def report() -> None:
 
 
 @main.command()
+@click.option("--jobs", type=click.IntRange(1), help="Students at a time; else as many as cores.")
+def sweep(jobs: int | None) -> None:
+    """Run what is out of date, as `dvc repro` does, but train several students at a time.
+
+    Each has its share of the cores. The same files come out, recorded by DVC.
+
+    Example: mentee sweep --jobs 4
+    """
+    from pipeline.params import load_params
+
+    params = load_params()
+    from pipeline.stages.sweep import sweep
+
+    sweep(params, jobs)
+
+
+@main.command()
 @click.argument("student", type=click.Path(path_type=Path))
 @click.argument("images", nargs=-1, required=True, type=click.Path(path_type=Path))
 def predict(student: Path, images: tuple[Path, ...]) -> None:

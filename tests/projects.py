@@ -63,7 +63,12 @@ def repro(project: Path, *targets: str) -> set[str]:
     """`dvc repro`; returns the names of the stages that ran."""
     done = shell("dvc", "repro", *targets, cwd=project)
     assert done.returncode == 0, done.stdout
-    return set(re.findall(r"Running stage '([^']+)'", done.stdout))
+    return stages_run(done.stdout)
+
+
+def stages_run(printed: str) -> set[str]:
+    """The names of the stages that DVC says it ran."""
+    return set(re.findall(r"Running stage '([^']+)'", printed))
 
 
 def refusal(act: Callable[[], Any]) -> str:

@@ -20,14 +20,19 @@ def beside_the_benchmarks(monkeypatch: pytest.MonkeyPatch) -> None:
 
 
 @pytest.mark.parametrize(
-    ("name", "ratios"), [("gather", 7), ("memory", 2), ("size", 4), ("verify", 2), ("writing", 1)]
-)
+    ("script", "name", "ratios"),
+    [
+        ("cache", "gather", 7), ("cache", "memory", 2), ("cache", "size", 4),
+        ("cache", "verify", 2), ("cache", "writing", 1),
+        ("train", "steps", 3), ("train", "epochs", 1), ("train", "together", 1),
+    ],
+)  # fmt: skip
 def test_a_measurement_runs_and_its_rows_stand_in_the_page(
-    tmp_path: Path, name: str, ratios: int
+    tmp_path: Path, script: str, name: str, ratios: int
 ) -> None:
     page, results = tmp_path / "page.md", tmp_path / "results.json"
-    page.write_text("Before.\n<!-- measured: begin -->\nold\n<!-- measured: end -->\nAfter.\n")
-    command = [sys.executable, BENCHMARKS / "cache.py", name, "--scale", "0.01"]
+    page.write_text(f"Before.\n<!-- {script}: begin -->\nold\n<!-- {script}: end -->\nAfter.\n")
+    command = [sys.executable, BENCHMARKS / f"{script}.py", name, "--scale", "0.01"]
     command += ["--results", results, "--page", page, "--folder", tmp_path]
     done = subprocess.run(command, cwd=REPOSITORY, text=True, capture_output=True)
     assert done.returncode == 0, done.stderr
@@ -41,7 +46,7 @@ def test_a_measurement_runs_and_its_rows_stand_in_the_page(
 
 
 def test_the_table_says_what_falls_short(tmp_path: Path) -> None:
-    from rows import load, replace_between, row, save, table
+    from rows import load, replace_between, row, save, table_of
 
     results = tmp_path / "results.json"
     made = [
@@ -50,16 +55,16 @@ def test_the_table_says_what_falls_short(tmp_path: Path) -> None:
         row("shown", [123.4], "no promise"),
     ]
     save(results, load(results), "some", made)
-    text = table(load(results), ["other", "some"])
+    text = table_of(load(results), ["other", "some"])
     assert "| fast | 2.00 | 1.00 to 3.00 | ≥ 1.50 | yes | 1 s against 2 s |" in text
     assert "| large | 0.50 | 0.50 to 0.50 | ≤ 0.30 | **no** | 1 byte against 2 |" in text
     assert "| shown | 123 | 123 to 123 |  |  | no promise |" in text
 
-    page = "<!-- measured: begin -->\n<!-- measured: end -->"
-    once = replace_between(page, text)
-    assert replace_between(once, text) == once
+    page = "<!-- cache: begin -->\n<!-- cache: end -->"
+    once = replace_between(page, text, "cache")
+    assert replace_between(once, text, "cache") == once
     with pytest.raises(ValueError, match="lacks"):
-        replace_between("no markers", text)
+        replace_between("no markers", text, "cache")
 
 
 def test_the_results_are_made_by_the_pipeline_itself_and_stand_in_the_page(tmp_path: Path) -> None:
@@ -107,11 +112,12 @@ def test_every_student_of_the_results_stands_in_the_params() -> None:
                 assert params.conflict(mode, settings) is None, (mode, settings)
 
 
-def test_the_benchmarks_page_has_a_place_for_its_table() -> None:
+@pytest.mark.parametrize("table", ["cache", "train"])
+def test_the_benchmarks_page_has_a_place_for_each_table(table: str) -> None:
     from rows import replace_between
 
     page = (REPOSITORY / "docs/benchmarks.md").read_text(encoding="utf-8")
-    assert "new table" in replace_between(page, "new table")
+    assert "new table" in replace_between(page, "new table", table)
 
 
 @pytest.mark.xdist_group("whole run")

@@ -4,7 +4,7 @@ import shutil
 from pathlib import Path
 
 import pytest
-from projects import edit_params, repro, shell
+from projects import edit_params, repro, shell, stages_run
 
 # The whole run that these tests start from is made once, by one test process.
 pytestmark = pytest.mark.xdist_group("whole run")
@@ -53,10 +53,17 @@ def test_compiled_modules_change_nothing_but_the_code_of_training_changes_every_
         assert shell("git", "checkout", "pipeline", cwd=project).returncode == 0
 
 
-def test_the_learning_rate_runs_students_only(project: Path) -> None:
+def test_the_learning_rate_runs_students_only_and_a_sweep_trains_them_at_once(
+    project: Path,
+) -> None:
     edit_params(project / "params.yaml", {"training": {"learning_rate": 0.002}})
+    done = shell("mentee", "sweep", "--jobs", "2", cwd=project)
+    assert done.returncode == 0, done.stdout
+    assert "4 students to train, 2 at a time" in done.stdout
+    assert done.stdout.count("going on after step 12") == 4, "DVC finds all of them trained"
     # The untrained one's layers may be kept and the others trained.
-    assert repro(project) == stages_of(STUDENTS) | {"examine-untrained@0"}
+    assert stages_run(done.stdout) == stages_of(STUDENTS) | {"examine-untrained@0"}
+    assert "4 students" not in shell("mentee", "sweep", cwd=project).stdout
 
 
 def test_the_temperature_runs_only_students_with_soft_targets(project: Path) -> None:

@@ -32,6 +32,7 @@ from pipeline.regularisers import EarlyStopping, mixing, weights_of
 from pipeline.results import read_curve
 from pipeline.stages.dump import dump
 from pipeline.stages.head import head
+from pipeline.stages.sweep import trained_ahead
 from pipeline.stages.train import train
 from pipeline.students import Card, Student, load_student
 from pipeline.training import (
@@ -453,6 +454,25 @@ def test_a_run_that_was_killed_goes_on_to_the_same_weights(project: Path) -> Non
     assert not Path("students", variant.name).exists()
     done = subprocess.run(command, capture_output=True, text=True, check=True)
     assert "going on after step" in done.stdout
+    assert outcome(Path("students")) == whole
+
+
+def test_students_trained_ahead_at_once_come_out_as_one_by_one(
+    project: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    params = load_params()
+    variants = [Variant("obedient", "many", 0), Variant("independent", "mixed", 1)]
+    for variant in variants:
+        train(params, variant)
+    whole = outcome(Path("students"))
+    shutil.rmtree("students")
+    told = sorted(trained_ahead(params, [*variants, Variant("absent", "plain", 0)], 2))
+    assert told[0].startswith("absent-plain-0: no mode 'absent'"), "it keeps no other from training"
+    assert told[1:] == ["independent-mixed-1: trained", "obedient-many-0: trained"]
+    assert not Path("students").exists(), "what DVC keeps is left to it"
+    monkeypatch.setattr(Watch, "see", lambda *_: pytest.fail("trained again"))
+    for variant in variants:
+        train(params, variant)
     assert outcome(Path("students")) == whole
 
 

@@ -3,6 +3,7 @@
 from collections.abc import Callable
 from dataclasses import dataclass
 from pathlib import Path
+from tempfile import TemporaryDirectory
 
 import torch
 from dvclive import Live
@@ -64,29 +65,40 @@ class Run:
 def train(params: Params, variant: Variant) -> None:
     run = set_up(params, variant)
     say(f"{variant.name}: {run.student.count_parameters():,} parameters on {run.compute}")
-    key = run_key(params, variant, run)
     folder = STUDENTS / variant.name
     with replaced_whole(folder) as fresh:
-        checkpoint = Checkpoint(variant.name, key, fresh / "live")
-        live = curves(fresh / "live")
-
-        def listen(look: Look) -> None:
-            live.step = look.step
-            for name, value in look.terms.items():
-                live.log_metric(f"loss/{name}", value)
-            for name, value in score(look.answers, run.validation.labels).items():
-                live.log_metric(f"validation/{name}", value)
-            live.log_metric("norm/gradient", look.gradient_norm)
-            live.log_metric("norm/weights", look.weight_norm)
-            live.make_summary()
-
-        with live:
-            run.go(params.training, listen, checkpoint)
+        checkpoint = fit_with_curves(params, variant, run, fresh / "live")
         answers = predict_logits(run.student, run.validation.images, run.compute)
         save_student(run.student.cpu(), fresh)
     checkpoint.remove()
     accuracy = score(answers, run.validation.labels)["accuracy"]
     say(f"{variant.name}: validation accuracy {accuracy:.1%} -> {folder}")
+
+
+def train_ahead(params: Params, variant: Variant) -> None:
+    """Train up to the last checkpoint, which `train` goes on from; nothing else is written."""
+    with TemporaryDirectory() as curves:
+        fit_with_curves(params, variant, set_up(params, variant), Path(curves, "live"))
+
+
+def fit_with_curves(params: Params, variant: Variant, run: Run, folder: Path) -> Checkpoint:
+    """Train from the latest checkpoint on; the learning curves are written to `folder`."""
+    checkpoint = Checkpoint(variant.name, run_key(params, variant, run), folder)
+    live = curves(folder)
+
+    def listen(look: Look) -> None:
+        live.step = look.step
+        for name, value in look.terms.items():
+            live.log_metric(f"loss/{name}", value)
+        for name, value in score(look.answers, run.validation.labels).items():
+            live.log_metric(f"validation/{name}", value)
+        live.log_metric("norm/gradient", look.gradient_norm)
+        live.log_metric("norm/weights", look.weight_norm)
+        live.make_summary()
+
+    with live:
+        run.go(params.training, listen, checkpoint)
+    return checkpoint
 
 
 def set_up(params: Params, variant: Variant) -> Run:

@@ -1,0 +1,15 @@
+"""What teaching costs a student, measured here: the second table of docs/benchmarks.md.
+
+python benchmarks/train.py                  # everything, ten minutes; be alone on the machine
+python benchmarks/train.py steps epochs     # these, the others as they were measured last
+"""
+
+import os
+
+from measuring import command
+
+CORES = os.cpu_count() or 1
+main = command("train", "train", {"steps": CORES, "epochs": CORES, "together": CORES})
+
+if __name__ == "__main__":
+    main()
