@@ -10,7 +10,6 @@ from pydantic import (
     BeforeValidator,
     ConfigDict,
     Field,
-    PlainValidator,
     model_validator,
 )
 
@@ -61,50 +60,6 @@ class Views(Block):
     padding: int = Field(ge=0)
     flip: bool
     seed: Seed
-
-
-class Tap(Block):
-    module: str
-    grid: int = Field(ge=1, le=64)
-    keep: Literal["channels", "attention"] = "channels"
-
-    @model_validator(mode="after")
-    def _attention_has_places(self) -> "Tap":
-        if self.keep == "attention" and self.grid == 1:
-            raise ValueError("keep: attention says where a teacher looks: set grid above 1")
-        return self
-
-    def described(self) -> dict[str, Any]:
-        """What a cache's spec says of it. A default is left out: older caches do not name it."""
-        return self.model_dump(exclude_defaults=True)
-
-
-class Teacher(Block):
-    model: str = Field(pattern=r"^(timm|torchvision):[\w.]+$")
-    weights: str
-    input_size: int = Field(ge=16, le=1024)
-    taps: dict[Name, Tap] = Field(min_length=1)
-
-
-def _check_layers(value: Any) -> Any:
-    """One of three words, or module paths: a union would complain of each of its members."""
-    is_list = isinstance(value, list) and all(isinstance(path, str) for path in value)
-    if value in ("none", "head", "all") or (is_list and value):
-        return value
-    raise ValueError(
-        f"{value!r} is not allowed: take none, head, all or a list of the teacher's module paths"
-    )
-
-
-class Finetune(Block):
-    """How the teacher learns the task's labels before the dump; off unless `layers` are named."""
-
-    layers: Annotated[str | list[str], PlainValidator(_check_layers)] = "none"
-    steps: int = Field(ge=1, default=200)
-    batch_size: int = Field(ge=2, default=32)
-    learning_rate: float = Field(gt=0, le=10, default=1e-3)
-    weight_decay: float = Field(ge=0, le=10, default=1e-2)
-    seed: Seed = 0
 
 
 class Cache(Block):

