@@ -7,7 +7,7 @@ import torch
 
 from pipeline.blocks import Runtime
 from pipeline.compute import choose_compute
-from pipeline.datasets import read_picture
+from pipeline.images import read_picture
 from pipeline.students import load_student
 from pipeline.training import predict_logits
 
