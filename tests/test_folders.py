@@ -132,8 +132,8 @@ def test_a_table_names_images_wherever_they_are(folder: Path) -> None:
     save(folder / "loose.png", 50)
     table = folder.parent / "labels.csv"
     table.write_text(
-        "\ufeffwho,path,label\nx,pictures/cat/0.png,small\nx,pictures/loose.png,\n"
-        "y,pictures/dog/1.png, large\n", encoding="utf-8",
+        "\ufeffpath,who,label\npictures/cat/0.png,x,small\npictures/loose.png,x,\n"
+        "pictures/dog/1.png,y, large\n", encoding="utf-8",
     )  # fmt: skip
     dataset = load(f"csv:{table}")
     assert dataset.class_names == ("large", "small")
