@@ -42,6 +42,27 @@ main.add_command(cache)
 
 
 @main.command()
+@click.argument("project", type=click.Path(path_type=Path))
+@click.option(
+    "--images", required=True, type=click.Path(exists=True, path_type=Path),
+    help="A folder of folders, one a class, or a CSV file with the columns path and label.",
+)  # fmt: skip
+@click.option("--skip-broken", is_flag=True, help="Leave out files that cannot be read.")
+def init(project: Path, images: Path, skip_broken: bool) -> None:
+    """Begin a project around your own images.
+
+    Writes dvc.yaml, params.yaml and .gitignore to the folder PROJECT, and says what it chose for
+    these images. A folder called unlabelled beside those of the classes is learnt from without
+    labels.
+
+    Example: mentee init my-project --images photos
+    """
+    from pipeline.stages.init import init
+
+    init(project, images, skip_broken)
+
+
+@main.command()
 def prepare() -> None:
     """Read the images of data.source and split them.
 
