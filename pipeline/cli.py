@@ -4,13 +4,13 @@ Heavy imports stand inside the commands, so that `mentee --help` answers at once
 """
 
 import sys
-from pathlib import Path
 
 import click
 
 from pipeline.cache_cli import cache
 from pipeline.errors import MenteeError
 from pipeline.files import explain
+from pipeline.user_cli import export, init, predict
 
 
 class Commands(click.Group):
@@ -38,28 +38,8 @@ def main() -> None:
     """
 
 
-main.add_command(cache)
-
-
-@main.command()
-@click.argument("project", type=click.Path(path_type=Path))
-@click.option(
-    "--images", required=True, type=click.Path(exists=True, path_type=Path),
-    help="A folder of folders, one a class, or a CSV file with the columns path and label.",
-)  # fmt: skip
-@click.option("--skip-broken", is_flag=True, help="Leave out files that cannot be read.")
-def init(project: Path, images: Path, skip_broken: bool) -> None:
-    """Begin a project around your own images.
-
-    Writes dvc.yaml, params.yaml and .gitignore to the folder PROJECT, and says what it chose for
-    these images. A folder called unlabelled beside those of the classes is learnt from without
-    labels.
-
-    Example: mentee init my-project --images photos
-    """
-    from pipeline.stages.init import init
-
-    init(project, images, skip_broken)
+for command in (cache, init, export, predict):
+    main.add_command(command)
 
 
 @main.command()
@@ -261,21 +241,3 @@ def sweep(jobs: int | None) -> None:
     from pipeline.stages.sweep import sweep
 
     sweep(params, jobs)
-
-
-@main.command()
-@click.argument("student", type=click.Path(path_type=Path))
-@click.argument("images", nargs=-1, required=True, type=click.Path(path_type=Path))
-def predict(student: Path, images: tuple[Path, ...]) -> None:
-    """Print the class of each image, with its probability.
-
-    STUDENT is a folder that train wrote; it works anywhere, without params or caches.
-
-    Example: mentee predict students/obedient-plain-0 cat.jpg dog.png
-    """
-    from pipeline.blocks import Runtime
-    from pipeline.stages.predict import predict
-
-    runtime = Runtime(device="auto", threads=0)
-    for path, name, probability in predict(student, list(images), runtime):
-        click.echo(f"{path}\t{name}\t{probability:.3f}")
