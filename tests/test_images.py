@@ -43,7 +43,7 @@ def damaged_files(draw: st.DrawFn) -> tuple[str, bytes]:
     return suffix, bytes(content)
 
 
-@pytest.mark.filterwarnings("ignore::PIL.Image.DecompressionBombWarning")
+@pytest.mark.filterwarnings("ignore:.*:UserWarning", "ignore::PIL.Image.DecompressionBombWarning")
 @settings(
     max_examples=300, deadline=timedelta(seconds=10),
     suppress_health_check=[HealthCheck.function_scoped_fixture],
