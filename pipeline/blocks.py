@@ -18,7 +18,7 @@ Name = Annotated[str, Field(pattern=r"^[a-z][a-z0-9_]*$")]
 # A teacher's tap, after the teacher's name where it is another than the one here: lite2/pooled.
 Address = Annotated[str, Field(pattern=r"^([a-z][a-z0-9_]*/)?[a-z][a-z0-9_]*$")]
 Fraction = Annotated[float, Field(ge=0, le=1)]
-SOURCE = r"^(cifar10|digits|torchvision:\w+|folder:.+)$"  # of images
+SOURCE = r"^(cifar10|digits|torchvision:\w+|folder:.+|csv:.+)$"  # of images
 Seed = Annotated[int, Field(ge=0, lt=2**32)]
 # (t, value): the weight of a term at the share t of training; linear between knots.
 Knot = Annotated[
@@ -51,6 +51,7 @@ class Data(Block):
     unlabelled: int = Field(ge=0)
     validation: int = Field(ge=1)
     test: Annotated[int, Field(ge=1)] | None
+    skip_broken: bool = False
     seed: Seed
 
 

@@ -4,13 +4,13 @@ Heavy imports stand inside the commands, so that `mentee --help` answers at once
 """
 
 import sys
-from pathlib import Path
 
 import click
 
 from pipeline.cache_cli import cache
 from pipeline.errors import MenteeError
 from pipeline.files import explain
+from pipeline.user_cli import export, init, predict
 
 
 class Commands(click.Group):
@@ -38,7 +38,8 @@ def main() -> None:
     """
 
 
-main.add_command(cache)
+for command in (cache, init, export, predict):
+    main.add_command(command)
 
 
 @main.command()
@@ -271,21 +272,3 @@ def sweep(jobs: int | None) -> None:
     from pipeline.stages.sweep import sweep
 
     sweep(params, jobs)
-
-
-@main.command()
-@click.argument("student", type=click.Path(path_type=Path))
-@click.argument("images", nargs=-1, required=True, type=click.Path(path_type=Path))
-def predict(student: Path, images: tuple[Path, ...]) -> None:
-    """Print the class of each image, with its probability.
-
-    STUDENT is a folder that train wrote; it works anywhere, without params or caches.
-
-    Example: mentee predict students/obedient-plain-0 cat.jpg dog.png
-    """
-    from pipeline.blocks import Runtime
-    from pipeline.stages.predict import predict
-
-    runtime = Runtime(device="auto", threads=0)
-    for path, name, probability in predict(student, list(images), runtime):
-        click.echo(f"{path}\t{name}\t{probability:.3f}")

@@ -1,4 +1,4 @@
-"""Where images come from: CIFAR-10, any torchvision set, a folder, or scikit-learn's digits."""
+"""Where images come from: CIFAR-10, any torchvision set, one's own files, or sklearn's digits."""
 
 import inspect
 from collections.abc import Callable, Sequence
@@ -6,23 +6,24 @@ from dataclasses import dataclass
 from pathlib import Path
 
 import numpy as np
-from PIL import Image, ImageOps
+from PIL import Image
 
 from pipeline.blocks import Data
 from pipeline.cifar10 import CLASS_NAMES as CIFAR10_CLASSES
 from pipeline.cifar10 import read_cifar10
 from pipeline.errors import MenteeError
+from pipeline.folders import Problems, list_images, pictures_of
+from pipeline.images import to_square, upright
 from pipeline.progress import track
-
-PICTURE_SUFFIXES = {".bmp", ".gif", ".jpeg", ".jpg", ".png", ".ppm", ".tif", ".tiff", ".webp"}
 
 
 @dataclass(frozen=True)
 class Dataset:
     """Labelled images before they are split.
 
-    images: uint8 `(n, size, size, 3)`; labels: int64 `(n,)`; ids: n stable names of the samples;
-    is_test: bool `(n,)`, the official test set, all False where there is none.
+    images: uint8 `(n, size, size, 3)`; labels: int64 `(n,)`, NO_LABEL where there is none; ids: n
+    stable names of the samples; is_test: bool `(n,)`, the official test set, all False where there
+    is none.
     """
 
     images: np.ndarray
@@ -41,39 +42,7 @@ def load_dataset(data: Data, raw: Path) -> Dataset:
         return _digits(data.image_size)
     if source == "torchvision":
         return _torchvision(name, raw, data.image_size)
-    return _folder(Path(name), data.image_size)
-
-
-def to_square(picture: Image.Image, size: int) -> np.ndarray:
-    """Any picture as uint8 `(size, size, 3)`: turned as EXIF says, RGB, cropped to its centre.
-
-    Transparent pixels become white; 16-bit grey keeps its upper 8 bits.
-    """
-    picture = ImageOps.exif_transpose(picture)
-    if picture.mode.startswith("I;16"):
-        picture = Image.fromarray((np.asarray(picture) >> 8).astype(np.uint8))
-    if picture.has_transparency_data:
-        picture = picture.convert("RGBA")
-        paper = Image.new("RGBA", picture.size, "white")
-        picture = Image.alpha_composite(paper, picture)
-    picture = picture.convert("RGB")
-    if picture.size != (size, size):
-        picture = ImageOps.fit(picture, (size, size), Image.Resampling.BICUBIC)
-    return np.asarray(picture)
-
-
-def read_picture(path: Path, size: int) -> np.ndarray:
-    """One image file as uint8 `(size, size, 3)`; a MenteeError names a file that is broken."""
-    try:
-        with Image.open(path) as picture:
-            return to_square(picture, size)
-    except FileNotFoundError:
-        raise MenteeError(f"{path}: there is no such file") from None
-    except (OSError, SyntaxError, ValueError, Image.DecompressionBombError) as error:
-        reason = " ".join(str(error).split())
-        raise MenteeError(
-            f"{path}: not a readable image ({reason}); repair or remove this file"
-        ) from None
+    return _own(data)
 
 
 def _cifar10(raw: Path, size: int) -> Dataset:
@@ -106,7 +75,7 @@ def _torchvision(name: str, raw: Path, size: int) -> Dataset:
     images, labels, ids = [], [], []
     for split, part in zip(("train", "test"), parts, strict=True):
         for i, (picture, label) in enumerate(track(part, f"reading {name} {split}", len(part))):
-            images.append(to_square(picture, size))
+            images.append(to_square(upright(picture), size))
             labels.append(int(label))
             ids.append(f"{split}/{i:07}")
     if class_names is None:
@@ -135,27 +104,25 @@ def _torchvision_split(kind: Callable, raw: Path, train: bool) -> Sequence:
         ) from None
 
 
-def _folder(folder: Path, size: int) -> Dataset:
-    if not folder.is_dir():
-        raise MenteeError(f"data.source: {folder} is not a folder")
-    class_names = tuple(sorted(entry.name for entry in folder.iterdir() if entry.is_dir()))
-    files = [
-        (path, label)
-        for label, name in enumerate(class_names)
-        for path in sorted((folder / name).rglob("*"))
-        if path.suffix.lower() in PICTURE_SUFFIXES
-    ]
-    if len(class_names) < 2 or not files:
-        raise MenteeError(
-            f"data.source: {folder} must hold at least two folders of images, one folder a class; "
-            f"found {len(class_names)} folders and {len(files)} images"
-        )
-    images = np.empty((len(files), size, size, 3), dtype=np.uint8)
-    for i, (path, _) in enumerate(track(files, f"reading {folder}", len(files))):
-        images[i] = read_picture(path, size)
-    labels = np.array([label for _, label in files])
-    ids = tuple(path.relative_to(folder).as_posix() for path, _ in files)
-    return Dataset(images, labels, class_names, ids, np.zeros(len(files), dtype=bool))
+def _own(data: Data) -> Dataset:
+    try:
+        listing = list_images(data.source)
+    except MenteeError as error:
+        raise MenteeError(f"data.source: {error}") from None
+    size = data.image_size
+    images = np.empty((len(listing.samples), size, size, 3), dtype=np.uint8)
+    problems, kept = Problems(), []
+    for sample, picture in pictures_of(listing, problems):
+        images[len(kept)] = to_square(picture, size)
+        kept.append(sample)
+    problems.settle(data.skip_broken)
+    return Dataset(
+        images[: len(kept)],
+        np.array([sample.label for sample in kept], dtype=np.int64),
+        listing.class_names,
+        tuple(sample.name for sample in kept),
+        np.zeros(len(kept), dtype=bool),
+    )
 
 
 def _resized(images: np.ndarray, size: int) -> np.ndarray:

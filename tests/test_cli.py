@@ -11,7 +11,7 @@ from pipeline.cli import main
 
 COMMANDS = (
     "prepare", "finetune", "dump", "head", "train", "evaluate", "targets", "examine", "report",
-    "predict",
+    "predict", "init", "export",
 )  # fmt: skip
 
 

@@ -55,6 +55,7 @@ def a_palette_with_a_transparent_entry() -> Image.Image:
         ("P", a_palette_with_a_transparent_entry(), "png", {"transparency": 1}, WHITE),
         ("I;16", Image.fromarray(np.full((20, 20), 0x80FF, "<u2")), "png", {}, (128,) * 3),
         ("I;16B", Image.fromarray(np.full((20, 20), 0x80FF, ">u2")), "tif", {}, (128,) * 3),
+        ("I", Image.fromarray(np.full((20, 20), 0x80FF, "<u2")), "pgm", {}, (128,) * 3),
         ("CMYK", Image.new("CMYK", (20, 20), (255, 0, 0, 0)), "tif", {}, (0, 255, 255)),
     ],
 )
@@ -115,11 +116,11 @@ def test_folders_are_classes_in_order_of_their_names_and_ids_are_paths(tmp_path:
 
 
 def test_another_picture_changes_no_id_of_those_there(tmp_path: Path) -> None:
-    for name in ("a/2.png", "a/3.png", "b/1.png"):
-        save(Image.new("RGB", (16, 16)), tmp_path / name)
+    for shade, name in enumerate(("a/2.png", "a/3.png", "b/1.png")):
+        save(Image.new("L", (16, 16), shade), tmp_path / name)
     before = load(f"folder:{tmp_path}", tmp_path).ids
     assert load(f"folder:{tmp_path}", tmp_path).ids == before
-    save(Image.new("RGB", (16, 16)), tmp_path / "a/1.png")
+    save(Image.new("L", (16, 16), 99), tmp_path / "a/1.png")
     after = load(f"folder:{tmp_path}", tmp_path).ids
     assert set(after) - set(before) == {"a/1.png"}
     assert set(before) < set(after)
@@ -162,16 +163,16 @@ def test_a_picture_too_large_to_open_is_named(
 
 def test_a_folder_with_one_class_is_refused(tmp_path: Path) -> None:
     save(Image.new("RGB", (16, 16)), tmp_path / "only/1.png")
-    with pytest.raises(MenteeError, match="at least two folders") as caught:
+    with pytest.raises(MenteeError, match="at least two classes, one folder a class") as caught:
         load(f"folder:{tmp_path}", tmp_path)
     assert str(caught.value).startswith(f"data.source: {tmp_path} ")
-    assert "found 1 folders and 1 images" in str(caught.value)
+    assert "found 1 images of 1 classes (only)" in str(caught.value)
 
 
 def test_a_folder_without_pictures_and_one_that_is_not_there_are_refused(tmp_path: Path) -> None:
     (tmp_path / "a").mkdir()
     (tmp_path / "b").mkdir()
-    with pytest.raises(MenteeError, match="found 2 folders and 0 images"):
+    with pytest.raises(MenteeError, match="found 0 images of 2 classes"):
         load(f"folder:{tmp_path}", tmp_path)
     with pytest.raises(MenteeError, match=r"data\.source: .*nowhere is not a folder"):
         load(f"folder:{tmp_path / 'nowhere'}", tmp_path)

@@ -34,7 +34,8 @@ def draw_splits(dataset: Dataset, data: Data) -> dict[str, np.ndarray]:
 
     Every class is shuffled once. Validation takes from its front, labelled follows, unlabelled
     takes from its back: a larger budget of labels keeps every image of a smaller one and
-    leaves validation and test as they are.
+    leaves validation and test as they are. Images that came without a label are taken for
+    unlabelled ones as those of a further class are.
     """
     generator = np.random.default_rng(data.seed)
     classes = range(len(dataset.class_names))
@@ -57,7 +58,8 @@ def draw_splits(dataset: Dataset, data: Data) -> dict[str, np.ndarray]:
             )
     labelled = [rows[: data.labelled_per_class] for rows in pools]
     rest = [rows[data.labelled_per_class :][::-1] for rows in pools]
-    unlabelled, _ = _take(rest, data.unlabelled, "unlabelled")
+    bare = generator.permutation(np.flatnonzero(dataset.labels == NO_LABEL))
+    unlabelled, _ = _take([*rest, bare], data.unlabelled, "unlabelled")
     parts = {
         "labelled": labelled, "unlabelled": unlabelled, "validation": validation, "test": test,
     }  # fmt: skip

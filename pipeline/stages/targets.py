@@ -6,7 +6,7 @@ from pipeline.datasets import Dataset, load_dataset
 from pipeline.errors import MenteeError
 from pipeline.files import replaced_whole
 from pipeline.params import Params
-from pipeline.prepared import TARGETS, Split, write_prepared
+from pipeline.prepared import NO_LABEL, TARGETS, Split, write_prepared
 from pipeline.progress import say
 from pipeline.stages.prepare import RAW
 
@@ -28,9 +28,10 @@ def targets(params: Params) -> None:
 
 
 def split(dataset: Dataset) -> list[Split]:
-    """All training images, with labels, and the test images: the official ones, or a fifth."""
+    """All training images that have labels, and the test images: the official ones, or a fifth."""
     is_test = dataset.is_test if dataset.is_test.any() else draw_test(dataset.labels)
-    rows = {"labelled": np.flatnonzero(~is_test), "test": np.flatnonzero(is_test)}
+    has_label = dataset.labels != NO_LABEL
+    rows = {"labelled": np.flatnonzero(~is_test & has_label), "test": np.flatnonzero(is_test)}
     shown = np.bincount(dataset.labels[rows["labelled"]], minlength=len(dataset.class_names))
     if not shown.all():
         missing = dataset.class_names[int(shown.argmin())]
@@ -50,7 +51,7 @@ def draw_test(labels: np.ndarray) -> np.ndarray:
     """A fifth of the images of every class: bool `(n,)` for labels `(n,)`."""
     generator = np.random.default_rng(SEED)
     is_test = np.zeros(len(labels), dtype=bool)
-    for label in np.unique(labels):
+    for label in np.unique(labels[labels != NO_LABEL]):
         rows = generator.permutation(np.flatnonzero(labels == label))
         is_test[rows[: len(rows) // 5]] = True
     return is_test

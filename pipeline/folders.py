@@ -1,0 +1,166 @@
+"""The images of one's own: a folder for each class, or a CSV file of paths and labels."""
+
+import csv
+import hashlib
+from collections.abc import Iterator
+from dataclasses import dataclass, field
+from pathlib import Path
+
+from PIL import Image
+
+from pipeline.errors import MenteeError, reason
+from pipeline.images import is_picture, open_picture
+from pipeline.prepared import NO_LABEL
+from pipeline.progress import say, track
+
+UNLABELLED = ("unlabelled", "unlabeled")  # folders that are no class
+COLUMNS = ("path", "label")
+
+
+@dataclass(frozen=True)
+class Sample:
+    """An image file; `name` identifies it wherever the folder lies; the label may be NO_LABEL."""
+
+    path: Path
+    name: str
+    label: int
+
+
+@dataclass(frozen=True)
+class Listing:
+    """All image files that there should be, those with labels first.
+
+    ignored: files that are no images by their names.
+    """
+
+    samples: tuple[Sample, ...]
+    class_names: tuple[str, ...]
+    ignored: tuple[Path, ...] = ()
+
+
+@dataclass
+class Problems:
+    """What was wrong with image files: lines for the user."""
+
+    broken: list[str] = field(default_factory=list)
+    copies: list[str] = field(default_factory=list)  # of an image that is there already
+    conflicts: list[str] = field(default_factory=list)  # copies that carry another label
+
+    def settle(self, skip_broken: bool) -> None:
+        """Name what is left out; a MenteeError where that is not for us to decide."""
+        kinds = {"broken": self.broken, "conflict": self.conflicts, "copy": self.copies}
+        for kind, lines in kinds.items():
+            for line in lines:
+                say(f"{kind}: {line}")
+        if self.conflicts:
+            raise MenteeError(f"{_first(self.conflicts)}: keep the one that is right")
+        if self.broken and not skip_broken:
+            raise MenteeError(
+                f"{_first(self.broken)}, or leave such files out: data.skip_broken: true, which "
+                f"`mentee init --skip-broken` writes"
+            )
+        if self.broken or self.copies:
+            say(f"left out: {len(self.broken)} broken image files, {len(self.copies)} copies")
+
+
+def _first(lines: list[str]) -> str:
+    return lines[0] + (f" (and {len(lines) - 1} more, listed above)" if len(lines) > 1 else "")
+
+
+def list_images(source: str) -> Listing:
+    """The images of `folder:PATH` or `csv:PATH`, in an order that the names alone decide."""
+    kind, _, path = source.partition(":")
+    listing = {"folder": _list_folder, "csv": _list_table}[kind](Path(path))
+    if ignored := listing.ignored:
+        names = ", ".join(str(file) for file in ignored[:5]) + ", ..." * (len(ignored) > 5)
+        say(f"not used: {len(ignored)} files in {path} that are no images of a class: {names}")
+    return listing
+
+
+def pictures_of(listing: Listing, problems: Problems) -> Iterator[tuple[Sample, Image.Image]]:
+    """Every image that can be read, in RGB, the first alone of those with the same pixels.
+
+    What cannot be read and what is there twice goes to `problems`.
+    """
+    seen: dict[bytes, Sample] = {}
+    for sample in track(listing.samples, "reading images", len(listing.samples)):
+        try:
+            picture = open_picture(sample.path)
+        except MenteeError as error:
+            problems.broken.append(str(error))
+            continue
+        digest = hashlib.blake2b(picture.tobytes(), digest_size=16)
+        digest.update(repr(picture.size).encode())
+        first = seen.setdefault(digest.digest(), sample)
+        if first is sample:
+            yield sample, picture
+        elif sample.label in (first.label, NO_LABEL):
+            problems.copies.append(f"{sample.path} is the same image as {first.path}")
+        else:
+            names = [listing.class_names[each.label] for each in (first, sample)]
+            problems.conflicts.append(
+                f"{sample.path} of class {names[1]!r} is the same image as {first.path} of class "
+                f"{names[0]!r}"
+            )
+
+
+def _list_folder(folder: Path) -> Listing:
+    if not folder.is_dir():
+        raise MenteeError(f"{folder} is not a folder")
+    shown = sorted(entry for entry in folder.iterdir() if not entry.name.startswith("."))
+    folders = {entry.name: _files(entry) for entry in shown if entry.is_dir()}
+    files = [entry for entry in shown if not entry.is_dir()]
+    class_names = tuple(name for name in folders if name not in UNLABELLED)
+    labels = {name: label for label, name in enumerate(class_names)}
+    ordered = [*class_names, *(name for name in UNLABELLED if name in folders)]
+    samples = tuple(
+        Sample(path, path.relative_to(folder).as_posix(), labels.get(name, NO_LABEL))
+        for name in ordered
+        for path in folders[name]
+        if is_picture(path)
+    )
+    others = [path for found in (files, *folders.values()) for path in found]
+    used = {sample.path for sample in samples}
+    ignored = tuple(path.relative_to(folder) for path in others if path not in used)
+    return _two_classes(folder, Listing(samples, class_names, ignored), "one folder a class")
+
+
+def _files(folder: Path) -> list[Path]:
+    """All files below `folder` but hidden ones."""
+    return [
+        path for path in sorted(folder.rglob("*"))
+        if not path.name.startswith(".") and not path.is_dir()
+    ]  # fmt: skip
+
+
+def _list_table(table: Path) -> Listing:
+    """Paths are relative to the table; a row without a label is an unlabelled image."""
+    try:
+        with open(table, encoding="utf-8-sig", newline="") as file:
+            reader = csv.DictReader(file)
+            if not set(COLUMNS) <= set(reader.fieldnames or ()):
+                raise MenteeError(
+                    f"{table}: its first line must name the columns path and label, with a comma "
+                    f"between them"
+                )
+            rows = [(row["path"] or "", (row["label"] or "").strip()) for row in reader]
+    except FileNotFoundError:
+        raise MenteeError(f"{table}: there is no such file") from None
+    except (UnicodeDecodeError, csv.Error) as error:
+        raise MenteeError(f"{table} is no CSV file in UTF-8 ({reason(error)})") from None
+    class_names = tuple(sorted({label for _, label in rows if label}))
+    labels = {name: label for label, name in enumerate(class_names)} | {"": NO_LABEL}
+    samples = [Sample(table.parent / path, path, labels[label]) for path, label in rows]
+    samples.sort(key=lambda sample: (sample.label == NO_LABEL, sample.name))
+    return _two_classes(table, Listing(tuple(samples), class_names), "a path and its class a line")
+
+
+def _two_classes(source: Path, listing: Listing, how: str) -> Listing:
+    labelled = sum(sample.label != NO_LABEL for sample in listing.samples)
+    if len(listing.class_names) < 2 or not labelled:
+        names = f" ({', '.join(listing.class_names)})" if listing.class_names else ""
+        raise MenteeError(
+            f"{source} must hold images of at least two classes, {how}; found {labelled} images "
+            f"of {len(listing.class_names)} classes{names}"
+        )
+    return listing

@@ -1,0 +1,63 @@
+"""Image files of whatever format as pixels, alike for the prepared images and for predictions."""
+
+from pathlib import Path
+
+import numpy as np
+from PIL import Image, ImageOps
+
+from pipeline.errors import MenteeError, reason
+
+SUFFIXES = {
+    ".avif", ".bmp", ".gif", ".jfif", ".jpeg", ".jpg", ".pbm", ".pgm", ".png", ".pnm", ".ppm",
+    ".tif", ".tiff", ".webp",
+}  # fmt: skip
+
+
+def is_picture(path: Path) -> bool:
+    """Whether a file is one by its name; hidden files are none (`._a.jpg` holds a Mac's notes)."""
+    return path.suffix.lower() in SUFFIXES and not path.name.startswith(".")
+
+
+def open_picture(path: Path) -> Image.Image:
+    """One image file as it is meant to be seen, in RGB; a MenteeError names one that is broken."""
+    try:
+        with Image.open(path) as picture:
+            return upright(picture)
+    except FileNotFoundError:
+        raise MenteeError(f"{path}: there is no such file") from None
+    except Exception as error:  # Pillow's many readers raise whatever damage leads them to
+        raise MenteeError(
+            f"{path}: not a readable image ({reason(error) or type(error).__name__}); repair or "
+            f"remove this file"
+        ) from None
+
+
+def read_picture(path: Path, size: int) -> np.ndarray:
+    """One image file as uint8 `(size, size, 3)`; a MenteeError names a file that is broken."""
+    return to_square(open_picture(path), size)
+
+
+def upright(picture: Image.Image) -> Image.Image:
+    """Any picture in RGB, turned as EXIF says, transparent pixels white.
+
+    Of 16-bit grey the upper 8 bits are kept. A ValueError says that floating-point pixels have no
+    known range.
+    """
+    picture = ImageOps.exif_transpose(picture)
+    if picture.mode == "F":
+        raise ValueError("its pixels are floating-point numbers: save it with 8 or 16 bits each")
+    if picture.mode.startswith("I"):  # I;16 and its kin; I holds 16 bits in files of PGM
+        grey = np.asarray(picture).clip(0, 2**16 - 1) >> 8
+        picture = Image.fromarray(grey.astype(np.uint8))
+    if picture.has_transparency_data:
+        picture = picture.convert("RGBA")
+        paper = Image.new("RGBA", picture.size, "white")
+        picture = Image.alpha_composite(paper, picture)
+    return picture.convert("RGB")
+
+
+def to_square(picture: Image.Image, size: int) -> np.ndarray:
+    """An RGB picture as uint8 `(size, size, 3)`: cropped to its centre and resampled."""
+    if picture.size != (size, size):
+        picture = ImageOps.fit(picture, (size, size), Image.Resampling.BICUBIC)
+    return np.asarray(picture)

@@ -1,0 +1,173 @@
+"""One's own images: what is listed, what is left out, and that it is never left out silently."""
+
+from pathlib import Path
+
+import numpy as np
+import pytest
+from hypothesis import HealthCheck, given, settings
+from hypothesis import strategies as st
+from PIL import Image
+from projects import refusal
+
+from pipeline.blocks import Data
+from pipeline.datasets import Dataset, load_dataset
+from pipeline.prepared import NO_LABEL
+from pipeline.stages.prepare import draw_splits
+
+
+def load(source: str, **changes: object) -> Dataset:
+    given = {
+        "source": source, "image_size": 16, "labelled_per_class": 1, "unlabelled": 0,
+        "validation": 1, "test": None, "seed": 0,
+    }  # fmt: skip
+    return load_dataset(Data(**given | changes), Path("raw"))
+
+
+def save(path: Path, shade: int) -> Path:
+    path.parent.mkdir(parents=True, exist_ok=True)
+    Image.new("L", (20, 20), shade).save(path)
+    return path
+
+
+@pytest.fixture
+def folder(tmp_path: Path) -> Path:
+    """Three cats and three dogs, each of another shade."""
+    for shade in range(6):
+        save(tmp_path / f"pictures/{'dog' if shade % 2 else 'cat'}/{shade}.png", shade)
+    return tmp_path / "pictures"
+
+
+def test_a_broken_file_stops_it_unless_it_is_to_be_skipped_and_is_named_anyhow(
+    folder: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    (folder / "cat/2.png").write_bytes(b"no picture")
+    (folder / "dog/3.png").write_bytes((folder / "dog/3.png").read_bytes()[:40])
+    said = refusal(lambda: load(f"folder:{folder}"))
+    assert said.startswith(f"{folder / 'cat/2.png'}: not a readable image (")
+    assert "(and 1 more, listed above)" in said
+    assert "data.skip_broken" in said
+    listed = capsys.readouterr().out
+    dataset = load(f"folder:{folder}", skip_broken=True)
+    skipped = capsys.readouterr().out
+    for name in ("cat/2.png", "dog/3.png"):
+        assert f"broken: {folder / name}: not a readable image (" in listed
+        assert f"broken: {folder / name}: not a readable image (" in skipped
+    assert "left out: 2 broken image files" in skipped
+    assert dataset.ids == ("cat/0.png", "cat/4.png", "dog/1.png", "dog/5.png")
+    assert dataset.images[:, 0, 0, 0].tolist() == [0, 4, 1, 5]
+    assert dataset.labels.tolist() == [0, 0, 1, 1]
+
+
+@settings(max_examples=25, suppress_health_check=[HealthCheck.function_scoped_fixture])
+@given(cuts=st.dictionaries(st.integers(0, 5), st.integers(0, 60), max_size=5))
+def test_no_file_is_lost_whatever_is_damaged(
+    cuts: dict[int, int], folder: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    """Files are cut off at some byte; each is in the data set or named."""
+    for shade in range(6):
+        save(folder / f"{'dog' if shade % 2 else 'cat'}/{shade}.png", shade)
+    for shade, size in cuts.items():
+        path = folder / f"{'dog' if shade % 2 else 'cat'}/{shade}.png"
+        path.write_bytes(path.read_bytes()[:size])
+    ids = load(f"folder:{folder}", skip_broken=True).ids
+    said = capsys.readouterr().out
+    for path in folder.rglob("*.png"):
+        name = path.relative_to(folder).as_posix()
+        assert (name in ids) != (f"broken: {path}: " in said)
+
+
+def test_a_copy_is_left_out_so_that_no_split_shares_an_image_with_another(
+    folder: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    """The same pixels in another format are a copy too; the labelled one is kept."""
+    Image.open(folder / "cat/0.png").save(folder / "cat/again.bmp")
+    save(folder / "unlabelled/1.png", 1)
+    dataset = load(f"folder:{folder}")
+    assert len(dataset.ids) == 6
+    said = capsys.readouterr().out
+    assert f"{folder / 'cat/again.bmp'} is the same image as {folder / 'cat/0.png'}" in said
+    assert f"{folder / 'unlabelled/1.png'} is the same image as {folder / 'dog/1.png'}" in said
+    assert "2 copies" in said
+
+
+def test_one_image_in_two_classes_is_refused(folder: Path) -> None:
+    save(folder / "dog/cat.png", 0)
+    said = refusal(lambda: load(f"folder:{folder}", skip_broken=True))
+    assert f"{folder / 'dog/cat.png'} of class 'dog' is the same image as" in said
+
+
+@pytest.mark.parametrize("name", ["unlabelled", "unlabeled"])
+def test_a_folder_of_unlabelled_images_is_no_class_and_serves_learning_alone(
+    name: str, folder: Path
+) -> None:
+    for shade in range(10, 30):
+        save(folder / name / f"deep/{shade}.png", shade)
+    dataset = load(f"folder:{folder}")
+    assert dataset.class_names == ("cat", "dog")
+    assert dataset.labels.tolist() == [0, 0, 0, 1, 1, 1] + [NO_LABEL] * 20
+    chosen = Data(
+        source=f"folder:{folder}", image_size=16, labelled_per_class=1, unlabelled=22,
+        validation=1, test=1, seed=0,
+    )  # fmt: skip
+    rows = draw_splits(dataset, chosen)
+    assert set(range(6, 26)) <= set(rows["unlabelled"].tolist())
+    for split in ("labelled", "validation", "test"):
+        assert (dataset.labels[rows[split]] != NO_LABEL).all()
+
+
+def test_files_that_are_no_images_are_named(
+    folder: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    (folder / "cat/notes.txt").write_text("")
+    save(folder / "stray.png", 77)
+    save(folder / ".hidden/1.png", 78)
+    assert len(load(f"folder:{folder}").ids) == 6
+    said = capsys.readouterr().out
+    assert f"not used: 2 files in {folder} that are no images of a class: " in said
+    assert "stray.png" in said
+    assert "cat/notes.txt" in said
+
+
+def test_a_table_names_images_wherever_they_are(folder: Path) -> None:
+    save(folder / "loose.png", 50)
+    table = folder.parent / "labels.csv"
+    table.write_text(
+        "\ufeffpath,who,label\npictures/cat/0.png,x,small\npictures/loose.png,x,\n"
+        "pictures/dog/1.png,y, large\n", encoding="utf-8",
+    )  # fmt: skip
+    dataset = load(f"csv:{table}")
+    assert dataset.class_names == ("large", "small")
+    assert dataset.ids == ("pictures/cat/0.png", "pictures/dog/1.png", "pictures/loose.png")
+    assert dataset.labels.tolist() == [1, 0, NO_LABEL]
+    assert dataset.images[:, 0, 0, 0].tolist() == [0, 1, 50]
+
+
+@pytest.mark.parametrize(
+    ("content", "text"),
+    [
+        ("file,class\na.png,x\n", "its first line must name the columns path and label"),
+        ("", "its first line must name the columns path and label"),
+        ("path,label\na.png,x\n", "at least two classes, a path and its class a line"),
+        ("path,label\na.png,x\nb.png,y\n", "a.png: there is no such file (and 1 more"),
+        (b"path,label\n\xff.png,x\n", "is no CSV file in UTF-8"),
+    ],
+)
+def test_a_table_that_cannot_serve_is_one_line(
+    content: str | bytes, text: str, tmp_path: Path
+) -> None:
+    table = tmp_path / "labels.csv"
+    table.write_bytes(content.encode() if isinstance(content, str) else content)
+    assert text in refusal(lambda: load(f"csv:{table}"))
+
+
+def test_a_table_that_is_not_there_is_one_line(tmp_path: Path) -> None:
+    assert "there is no such file" in refusal(lambda: load(f"csv:{tmp_path / 'none.csv'}"))
+
+
+def test_images_of_256_pixels_are_kept_at_that_size(tmp_path: Path) -> None:
+    pixels = np.random.default_rng(0).integers(0, 256, (2, 256, 300, 3), dtype=np.uint8)
+    for name, image in zip("ab", pixels, strict=True):
+        (tmp_path / name).mkdir()
+        Image.fromarray(image).save(tmp_path / name / "1.png")
+    dataset = load(f"folder:{tmp_path}", image_size=256)
+    assert np.array_equal(dataset.images, pixels[:, :, 22:278])
