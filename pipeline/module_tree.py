@@ -46,9 +46,8 @@ def suggest(nodes: list[Node], features: int) -> dict[str, Node]:
     found = {}
     maps = [n for n in nodes if n.shape and len(n.shape) == 3 and n.shape[1] == n.shape[2] > 1]
     sizes = sorted({node.shape[1] for node in maps if node.shape})
-    if sizes:
-        wanted = sizes[min(1, len(sizes) - 1)]
-        found["middle"] = outermost([n for n in maps if n.shape and n.shape[1] == wanted])
+    if len(sizes) > 1:
+        found["middle"] = outermost([n for n in maps if n.shape and n.shape[1] == sizes[1]])
     vectors = [node for node in nodes if node.shape and node.shape in one_place(features)]
     if vectors:
         found["pooled"] = outermost(vectors)

@@ -29,9 +29,11 @@ def test_shapes_are_those_that_the_modules_put_out() -> None:
     done = mentee("taps", "torchvision:resnet18", "--input-size", 64, "--depth", 2)
     network, shapes = _torchvision_network("resnet18").eval(), {}
     for path, module in network.named_modules():
-        module.register_forward_hook(
-            lambda _module, _inputs, out, path=path: shapes.setdefault(path, out.shape[1:])
-        )
+
+        def note(_module: object, _inputs: object, out: torch.Tensor, path: str = path) -> None:
+            shapes[path] = tuple(out.shape[1:])
+
+        module.register_forward_hook(note)
     network(torch.zeros(1, 3, 64, 64))
     for path in ("layer2", "layer3.1", "avgpool", "fc"):
         (line,) = [line for line in done.output.splitlines() if line.split()[:1] == [path]]
