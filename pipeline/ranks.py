@@ -5,6 +5,7 @@ A process that was started alone is the one rank there is, and none of this cost
 
 import os
 import socket
+import time
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager, redirect_stdout
 from dataclasses import dataclass
@@ -126,6 +127,29 @@ def launched() -> Ranks:
     return Ranks(*(int(os.environ[name]) for name in names))
 
 
+def fresh(store: dist.Store, ranks: Ranks) -> dist.Store:
+    """A part of torchrun's store that no rank has written to that is dead by now.
+
+    The store outlives a restart, and with it the addresses of those who were killed. (It happens
+    that a rank calls one of them, and the restart fails, with torch 2.14.) So each says hello by a
+    name that nobody had before, and the first answers it with the name of a new part.
+    """
+    if not ranks.is_first:
+        own = os.urandom(8).hex()
+        store.set(f"hello/{ranks.rank}", own)
+        part = store.get(f"part/{own}").decode()
+        store.set(f"{part}/{ranks.rank}", "here")
+        return dist.PrefixStore(part, store)
+    part = os.urandom(8).hex()
+    away = set(range(1, ranks.count))
+    while away := {rank for rank in away if not store.check([f"{part}/{rank}"])}:
+        for rank in away:  # a hello may be of a rank that is dead, until the new one says its own
+            if store.check([f"hello/{rank}"]):
+                store.set(f"part/{store.get(f'hello/{rank}').decode()}", part)
+        time.sleep(0.01)
+    return dist.PrefixStore(part, store)
+
+
 @contextmanager
 def joined() -> Iterator[Ranks]:
     """All ranks together, while the context lasts. The first tells the story, the others nothing.
@@ -136,7 +160,8 @@ def joined() -> Iterator[Ranks]:
     if ranks.count == 1:
         yield ranks
         return
-    store, _, _ = next(dist.rendezvous("env://", timeout=PATIENCE))
+    given, _, _ = next(dist.rendezvous("env://", timeout=PATIENCE))
+    store = fresh(given, ranks)
     backend = "cpu:gloo,cuda:nccl" if torch.cuda.is_available() else "gloo"
     dist.init_process_group(
         backend, store=store, rank=ranks.rank, world_size=ranks.count, timeout=PATIENCE

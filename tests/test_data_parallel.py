@@ -5,17 +5,29 @@ weights.
 """
 
 import json
+import os
+import re
+import signal
 from pathlib import Path
 from typing import Any
 
 import pytest
+import torch
 from killing import prepare_small, set_params
-from stage_one import run_stage_one
-from torchrun import torchrun
+from projects import refusal
+from stage_one import enter_copy, run_stage_one
+from torchrun import ranks_of, started, torchrun, until
 
+from pipeline.checkpoints import FOLDER, STATE
+from pipeline.data_parallel import refuse_too_many
 from pipeline.mentoring.distances import DISTANCES
 from pipeline.mentoring.losses import SOFT_TARGET_DISTANCES
 from pipeline.params import Params, load_params
+from pipeline.ranks import Ranks
+from pipeline.results import read_curve
+from pipeline.stages.train import set_up, train
+from pipeline.students import Student, load_student
+from pipeline.variants import Variant
 
 SMALL: dict[str, Any] = {
     "data": {"labelled_per_class": 4, "unlabelled": 30, "validation": 21, "test": 20},
@@ -96,3 +108,45 @@ def test_two_processes_train_what_one_trains(compared: dict[str, Any], case: str
     assert found["shared"][0] == pytest.approx(found["alone"][0], rel=1e-5, abs=1e-7)
     assert shared_norm == pytest.approx(alone_norm, rel=1e-4)
     assert found["apart"] < 0.01
+
+
+def test_a_training_of_which_a_process_is_killed_goes_on_to_the_same_student(
+    finished: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """torchrun starts both again, and they begin where the last state was kept."""
+    project = enter_copy(finished, tmp_path / "project", monkeypatch)
+    longer = {"steps": 400, "validations": 20, "learning_rate": 1.0e-3}
+    set_params(project, **{**SMALL, "training": SMALL["training"] | longer})
+    command = ("-m", "pipeline", "train", "tried", "--settings", "mixed")
+    with started(2, "--max-restarts", "1", *command, cwd=project) as process:
+        until((project / FOLDER / "tried-mixed-0" / STATE).exists)
+        os.kill(ranks_of(process)[1], signal.SIGKILL)
+        output, _ = process.communicate()
+    assert process.returncode == 0, output
+    (step,) = re.findall(r"going on after step (\d+)", output)
+    assert 0 < int(step) < 400
+    assert len(re.findall("validation accuracy", output)) == 1, "one tells the story"
+    assert [path.name for path in Path("students").iterdir()] == ["tried-mixed-0"]
+    assert not (FOLDER / "tried-mixed-0").exists()
+    variant = Variant("tried", "mixed", 0)
+    curve, shared = read_curve(variant), weights(load_student(Path("students/tried-mixed-0")))
+    params = load_params()
+    begun = weights(set_up(params, variant).student)
+    train(params, variant)
+    assert [look["step"] for look in curve] == [look["step"] for look in read_curve(variant)]
+    alone = weights(load_student(Path("students/tried-mixed-0")))
+    print((shared - alone).norm() / (alone - begun).norm())
+    assert (shared - alone).norm() < 0.1 * (alone - begun).norm()
+
+
+def weights(student: Student) -> torch.Tensor:
+    return torch.cat([parameter.detach().flatten() for parameter in student.parameters()])
+
+
+@pytest.mark.parametrize("block", ["training", "data"])
+def test_more_processes_than_rows_are_refused(block: str) -> None:
+    rows = {"training": (3, 9), "data": (9, 3)}[block]
+    text = refusal(lambda: refuse_too_many(Ranks(0, 4), *rows))
+    assert text.startswith(f"{block}.")
+    assert "3 is too few for 4 processes: start at most 3" in text
+    refuse_too_many(Ranks(0, 3), *rows)

@@ -5,6 +5,7 @@ from itertools import chain
 
 import pytest
 import torch
+from caches import mentee
 from hypothesis import given
 from hypothesis import strategies as st
 
@@ -69,3 +70,14 @@ def test_the_ranks_of_a_machine_divide_its_threads(
 def test_the_ranks_of_a_machine_have_a_gpu_each(launch: Callable[[int, int], None]) -> None:
     launch(1, 2)
     assert choose_compute(Runtime(device="auto", threads=0)).device == torch.device("cuda:1")
+
+
+def test_a_command_for_one_process_is_refused_to_several(
+    launch: Callable[[int, int], None],
+) -> None:
+    launch(0, 2)
+    done = mentee("head")
+    assert done.exit_code == 1
+    assert done.stderr == (
+        "error: head runs in one process: start it without torchrun, which is for dump and train\n"
+    )
