@@ -55,9 +55,11 @@ class Checkpoint:
             return 0
         for name, part in parts.items():
             part.load_state_dict(self._state["parts"][name])
-        torch.set_rng_state(self._state["generators"][self.ranks.rank])
+        # Copies: torch reads from where a tensor's storage begins.
+        torch.set_rng_state(self._state["generators"][self.ranks.rank].clone())
         if device.type == "cuda":
-            torch.cuda.set_rng_state(self._state["device_generators"][self.ranks.rank], device)
+            own = self._state["device_generators"][self.ranks.rank].clone()
+            torch.cuda.set_rng_state(own, device)
         return self._state["step"]
 
     def save(self, step: int, parts: dict[str, Part], device: torch.device) -> None:

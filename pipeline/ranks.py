@@ -12,6 +12,7 @@ from dataclasses import dataclass
 from datetime import timedelta
 from typing import TypeVar
 
+import numpy as np
 import torch
 import torch.distributed as dist
 
@@ -64,11 +65,10 @@ class Ranks:
         """What the first rank has."""
         if self.count == 1:
             return content
+        held = torch.from_numpy(np.frombuffer(content, dtype=np.uint8).copy())
         size = torch.tensor(len(content))
         dist.broadcast(size, 0)
-        received = torch.zeros(int(size), dtype=torch.uint8)
-        if self.is_first:
-            received = torch.frombuffer(bytearray(content), dtype=torch.uint8)
+        received = held if self.is_first else torch.empty(int(size), dtype=torch.uint8)
         if size:
             dist.broadcast(received, 0)
         return received.numpy().tobytes()

