@@ -1,13 +1,16 @@
 """Where a training run stands, so that one that was killed goes on from there."""
 
+import io
 import pickle
 import shutil
+from contextlib import suppress
 from pathlib import Path
 from typing import Any, Protocol
 
 import torch
 
 from pipeline.files import replaced_whole
+from pipeline.ranks import ALONE, Ranks
 
 FOLDER = Path(".work/train")
 STATE, CURVES = "state.pt", "curves"
@@ -21,22 +24,28 @@ class Part(Protocol):
 
 
 class Checkpoint:
-    """The latest state of one run, in a folder that is replaced as a whole."""
+    """The latest state of one run, in a folder of the first rank that is replaced as a whole."""
 
-    def __init__(self, name: str, key: str, curves: Path):
+    def __init__(self, name: str, key: str, curves: Path | None, ranks: Ranks = ALONE):
         """key: a digest of all that decides the run; a state of another one is never taken up.
 
-        curves: the empty folder of learning curves; those of the state are put there.
+        curves: an empty folder of learning curves, to which those of the state are brought; the
+        first rank's alone.
         """
-        self.folder, self.key, self.curves = FOLDER / name, key, curves
+        self.folder, self.key, self.curves, self.ranks = FOLDER / name, key, curves, ranks
         self._state = self._load()
-        if self._state:
+        if self._state and curves:
             shutil.copytree(self.folder / CURVES, curves, dirs_exist_ok=True)
 
     def _load(self) -> dict[str, Any] | None:
+        content = b""
+        if self.ranks.is_first:
+            with suppress(OSError):
+                content = (self.folder / STATE).read_bytes()
+        content = self.ranks.share(content)  # the folder may be on another machine
         try:
-            state = torch.load(self.folder / STATE, map_location="cpu", weights_only=True)
-        except (OSError, RuntimeError, EOFError, pickle.UnpicklingError):
+            state = torch.load(io.BytesIO(content), map_location="cpu", weights_only=True)
+        except (RuntimeError, EOFError, pickle.UnpicklingError):
             return None  # there is none, or it is damaged
         return state if state["key"] == self.key else None
 
@@ -46,9 +55,11 @@ class Checkpoint:
             return 0
         for name, part in parts.items():
             part.load_state_dict(self._state["parts"][name])
-        torch.set_rng_state(self._state["generator"])
+        # Copies: torch reads from where a tensor's storage begins.
+        torch.set_rng_state(self._state["generators"][self.ranks.rank].clone())
         if device.type == "cuda":
-            torch.cuda.set_rng_state(self._state["device_generator"], device)
+            own = self._state["device_generators"][self.ranks.rank].clone()
+            torch.cuda.set_rng_state(own, device)
         return self._state["step"]
 
     def save(self, step: int, parts: dict[str, Part], device: torch.device) -> None:
@@ -56,13 +67,19 @@ class Checkpoint:
             "key": self.key,
             "step": step,
             "parts": {name: part.state_dict() for name, part in parts.items()},
-            "generator": torch.get_rng_state(),
+            "generators": self._of_all(torch.get_rng_state()),
         }
         if device.type == "cuda":
-            state["device_generator"] = torch.cuda.get_rng_state(device)
+            state["device_generators"] = self._of_all(torch.cuda.get_rng_state(device))
+        if self.curves is None:
+            return
         with replaced_whole(self.folder) as fresh:
             torch.save(state, fresh / STATE)
             shutil.copytree(self.curves, fresh / CURVES)
+
+    def _of_all(self, generator: torch.Tensor) -> torch.Tensor:
+        """The states of all ranks' generators: each draws its own dropout."""
+        return self.ranks.whole(generator[None], self.ranks.count)
 
     def remove(self) -> None:
         shutil.rmtree(self.folder, ignore_errors=True)

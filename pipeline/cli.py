@@ -3,6 +3,7 @@
 Heavy imports stand inside the commands, so that `mentee --help` answers at once.
 """
 
+import os
 import sys
 
 import click
@@ -11,6 +12,8 @@ from pipeline.cache_cli import cache
 from pipeline.errors import MenteeError
 from pipeline.files import explain
 from pipeline.user_cli import export, init, predict
+
+SHARED = ("dump", "train")  # what torchrun may start several processes of
 
 
 class Commands(click.Group):
@@ -30,12 +33,18 @@ class Commands(click.Group):
 
 @click.group(cls=Commands, context_settings={"help_option_names": ["-h", "--help"]})
 @click.version_option(package_name="mentee")
-def main() -> None:
+@click.pass_context
+def main(context: click.Context) -> None:
     """Train small image networks from scratch, taught offline by a large pretrained one.
 
     The commands are the stages of dvc.yaml, in this order. `dvc repro` runs those that are out of
     date; each also runs by itself, reading params.yaml in the current folder.
     """
+    if int(os.environ.get("WORLD_SIZE", 1)) > 1 and context.invoked_subcommand not in SHARED:
+        raise MenteeError(
+            f"{context.invoked_subcommand} runs in one process: start it without torchrun, which "
+            f"is for {' and '.join(SHARED)}"
+        )
 
 
 for command in (cache, init, export, predict):

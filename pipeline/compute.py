@@ -1,5 +1,6 @@
 """Which device computes, and in what precision."""
 
+import os
 from contextlib import AbstractContextManager
 from dataclasses import dataclass
 
@@ -7,6 +8,7 @@ import torch
 
 from pipeline.blocks import Runtime
 from pipeline.errors import MenteeError
+from pipeline.ranks import launched
 
 
 @dataclass(frozen=True)
@@ -31,14 +33,28 @@ class Compute:
 
 
 def choose_compute(runtime: Runtime) -> Compute:
-    """The device that params ask for, or the best one that is here, and its fast precision."""
-    if runtime.threads:
+    """The device that params ask for, or the best one that is here, and its fast precision.
+
+    The ranks of a machine have a GPU each, or a part of the CPU's threads.
+    """
+    ranks = launched()
+    if ranks.local_count > 1:
+        cores = runtime.threads or len(os.sched_getaffinity(0))
+        torch.set_num_threads(max(1, cores // ranks.local_count))
+    elif runtime.threads:
         torch.set_num_threads(runtime.threads)
     name = runtime.device
     if name == "auto":
         name = "cuda" if torch.cuda.is_available() else "cpu"
+    if name == "cuda" and ranks.local_count > 1:
+        name = f"cuda:{ranks.local_rank}"
     device = torch.device(name)
     if device.type == "cuda":
+        if device.index is not None and ranks.local_count > torch.cuda.device_count():
+            raise MenteeError(
+                f"{ranks.local_count} processes on a machine with {torch.cuda.device_count()} CUDA "
+                f"devices: start one for each, or set runtime.device to cpu"
+            )
         if not torch.cuda.is_available() or (device.index or 0) >= torch.cuda.device_count():
             raise MenteeError(
                 f"runtime.device: {name!r} is not here: use 'auto', 'cpu' or one of "

@@ -11,6 +11,7 @@ import torch
 from pipeline.lessons import Lessons
 from pipeline.mentoring.objective import Batch
 from pipeline.mentoring.schedules import Knots, value_at
+from pipeline.ranks import ALONE, Ranks
 
 NEGATIVES = 1024  # views that a batch is contrasted with
 
@@ -33,17 +34,21 @@ class Shuffle:
 
 
 class Mixture:
-    """Batches of a fixed size: labelled samples first, then unlabelled ones, in random views."""
+    """Batches of a fixed size: labelled samples first, then unlabelled ones, in random views.
+
+    Where there are several ranks, each reads its share of the same batches.
+    """
 
     def __init__(
         self, labelled: Lessons, unlabelled: Lessons | None, share: Knots, batch_size: int,
-        seed: int, contrasted: Sequence[str] = (),
+        seed: int, contrasted: Sequence[str] = (), ranks: Ranks = ALONE,
     ):  # fmt: skip
         """`share` of every batch is unlabelled, as it moves over training; one sample never is.
 
         contrasted: the taps of which every batch gets negatives too.
         """
         self.share, self.batch_size, self.contrasted = share, batch_size, contrasted
+        self.ranks = ranks
         self._generator = np.random.default_rng(seed)
         self._lessons = [labelled, *([unlabelled] if unlabelled else [])]
         self._orders = [Shuffle(len(part.split), self._generator) for part in self._lessons]
@@ -61,9 +66,11 @@ class Mixture:
             if count:
                 rows = order.take(count)
                 views = self._generator.integers(lessons.views, size=count)
-                batches.append(lessons.batch(rows, views))
+                own = self.ranks.own(sum(map(len, samples)))
+                batches.append(lessons.batch(rows[own], views[own]))
                 samples.append(start + rows)
         batch = batches[0] if len(batches) == 1 else _joined(*batches)
+        batch = replace(batch, of_all=(self.batch_size, counts[0]))
         return self._with_negatives(batch, np.concatenate(samples)) if self.contrasted else batch
 
     def _with_negatives(self, batch: Batch, samples: np.ndarray) -> Batch:

@@ -4,6 +4,7 @@ Dropout is a part of the network, label smoothing and weight penalties of the ob
 """
 
 from collections.abc import Callable
+from dataclasses import replace
 from typing import Any
 
 import torch
@@ -34,7 +35,7 @@ def mixing(settings: Settings, classes: int) -> Callable[[Batch], Batch] | None:
 
     def mixed(batch: Batch) -> Batch:
         pictures, labels = mix(batch.pictures.float(), batch.labels)
-        return Batch(pictures, labels)
+        return replace(batch, pictures=pictures, labels=labels)
 
     return mixed
 

@@ -12,6 +12,7 @@ from torch.optim.swa_utils import AveragedModel, get_ema_multi_avg_fn
 from pipeline.blocks import Settings, Training
 from pipeline.checkpoints import Checkpoint, Part
 from pipeline.compute import Compute
+from pipeline.data_parallel import Lesson, parallel, refuse_too_many
 from pipeline.errors import MenteeError
 from pipeline.mentoring.objective import Objective
 from pipeline.mixtures import Mixture
@@ -61,8 +62,11 @@ def fit(
     """Train `student` in place, from where `checkpoint` stands if there is one.
 
     `listen` hears `training.validations` times, the last time after the last step. A loss that is
-    not finite is Diverged, which names the step and the term.
+    not finite is Diverged, which names the step and the term. Ranks that share the batches of
+    `mixture` end with the same student.
     """
+    ranks = mixture.ranks
+    refuse_too_many(ranks, mixture.batch_size, len(validation))
     parameters = [*student.parameters(), *objective.parameters()]
     optimizer = make_optimizer(parameters, training)
     schedule = make_schedule(optimizer, training)
@@ -89,6 +93,7 @@ def fit(
     watch = Watch()
     steps = range(done + 1, training.steps + 1)
     with student.tapped(taps) as features:
+        lesson = parallel(Lesson(student, objective, features, ranks))
         for step in track(steps, "training", len(steps)):
             if stopping and stopping.is_over:
                 break
@@ -98,8 +103,7 @@ def fit(
             if mix:
                 batch = mix(batch)
             with compute.autocast():
-                logits = student(batch.pictures)
-                terms = objective(batch, logits, features, t)
+                terms = lesson(batch, t)
             optimizer.zero_grad()
             sum(terms.values()).backward()
             looking = step in looks
@@ -114,7 +118,8 @@ def fit(
             watch.see(step, terms)
             if looking:
                 watch.check()
-                answers = predict_logits(judged, validation.images, compute)
+                share = predict_logits(judged, validation.images[ranks.own()], compute)
+                answers = ranks.whole(torch.from_numpy(share), len(validation)).numpy()
                 if stopping:
                     stopping.look(judged, float((answers.argmax(1) == validation.labels).mean()))
                 values = {name: term.item() for name, term in terms.items()}

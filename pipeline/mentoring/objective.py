@@ -29,6 +29,9 @@ class Batch:
     `(n, classes)` or None; features: `(n, C)` or `(n, C, h, w)` by teacher tap; negatives: k views
     drawn at random, `(k, C)` or `(k, C, h, w)` by the taps that are contrasted; are_others: bool
     `(n, k)`, False where a negative shows the sample of a picture.
+
+    Where several ranks share a batch this may be one's share; of_all is then n and m of all shares
+    together, and what concerns negatives is about all of them.
     """
 
     pictures: torch.Tensor
@@ -37,6 +40,7 @@ class Batch:
     features: dict[str, torch.Tensor] = field(default_factory=dict)
     negatives: dict[str, torch.Tensor] = field(default_factory=dict)
     are_others: torch.Tensor | None = None
+    of_all: tuple[int, int] = (0, 0)
 
 
 PLAIN = Settings()

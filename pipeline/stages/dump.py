@@ -4,8 +4,9 @@ import time
 from collections import deque
 from collections.abc import Iterable, Iterator
 from concurrent.futures import Future, ThreadPoolExecutor
+from contextlib import nullcontext
 from dataclasses import dataclass
-from itertools import islice
+from itertools import islice, tee
 from pathlib import Path
 from typing import Any
 
@@ -20,11 +21,12 @@ from pipeline.cache.writer import Beside, Scratch, write_root
 from pipeline.compute import choose_compute
 from pipeline.cost import latency, multiply_adds
 from pipeline.errors import MenteeError
-from pipeline.files import remove_partial, write_json
+from pipeline.files import canonical_json, digest_text, remove_partial, write_json
 from pipeline.lessons import CACHE
 from pipeline.params import Params
 from pipeline.prepared import PREPARED_FILE, SPLITS, Split, read_split
 from pipeline.progress import Progress, say
+from pipeline.ranks import Ranks, joined
 from pipeline.teachers import Answers, Teacher, load_teacher
 from pipeline.tuned import find_tuned
 from pipeline.views import COLUMNS, draw, pixel_digests, replay
@@ -36,43 +38,44 @@ BATCH_SIZE = 64
 AHEAD = 4  # batches that may wait to be written: what a killed dump loses besides one shard
 MAKERS = 2  # threads that make views while the teacher answers: a GPU is faster than one
 
+# Where shards are missing, and of which kinds.
+Work = tuple[Split, schema.Place, list[str]]
+
 
 def dump(params: Params) -> None:
-    compute = choose_compute(params.runtime)
-    splits = [read_split(PREPARED_FILE, name) for name in SPLITS]
-    teacher = load_teacher(params.teacher, compute, find_tuned(params, splits[0]))
-    specs = {split.name: describe(split, params, teacher) for split in splits}
-    scratch = Scratch(SCRATCH)
-    with scratch.locked():
-        for split in splits:
-            for kind in specs[split.name]["kinds"]:
-                scratch.adopt(specs[split.name], kind, CACHE / split.name / kind)
-        work = [
-            (split, place, missing)
-            for split in splits
-            for place in schema.places(specs[split.name])
-            if (missing := scratch.missing(specs[split.name], place))
-        ]
-        count = sum(place.stop - place.start for _, place, _ in work)
-        say(f"teacher {params.teacher.model} on {compute}: {count} views to answer")
-        start = time.perf_counter()
-        shown = show(((split, place) for split, place, _ in work), params.views, teacher.input_size)
-        with Progress("teacher answers", count) as progress, Beside(AHEAD) as beside:
-            for split, place, missing in work:
-                collector = Collector(specs[split.name], split, place)
-                for batch in islice(shown, len(batches(place))):
-                    beside.put(collector.add, batch, answer_filled_up(teacher, batch.pictures))
-                    progress.advance(len(batch.pictures))
-                beside.put(collector.write, scratch, missing)
-        seconds = time.perf_counter() - start
-        for split in splits:
-            publish(split, specs[split.name], scratch)
+    with joined() as ranks:
+        compute = choose_compute(params.runtime)
+        splits = [read_split(PREPARED_FILE, name) for name in SPLITS]
+        teacher = load_teacher(params.teacher, compute, find_tuned(params, splits[0]))
+        specs = {split.name: describe(split, params, teacher) for split in splits}
+        ranks.refuse_difference(digest_text(canonical_json(specs)))
+        scratch = Scratch(SCRATCH)
+        with scratch.locked() if ranks.is_first else nullcontext():
+            if ranks.is_first:
+                for split in splits:
+                    for kind in specs[split.name]["kinds"]:
+                        scratch.adopt(specs[split.name], kind, CACHE / split.name / kind)
+            ranks.wait()
+            work = find_missing(splits, specs, scratch, ranks)
+            count = sum(place.stop - place.start for _, place, _ in work)
+            say(
+                f"teacher {params.teacher.model} on {compute}{ranks.several}: {count} views to "
+                f"answer"
+            )
+            start = time.perf_counter()
+            answer_missing(work, specs, params, teacher, scratch, ranks)
+            ranks.wait()
+            seconds = time.perf_counter() - start
+            if not ranks.is_first:
+                return
+            for split in splits:
+                publish(split, specs[split.name], scratch)
     size = params.teacher.input_size
     write_json(
         RUN_FILE,
         {
             "teacher": params.teacher.model,
-            "device": str(compute),
+            "device": f"{compute}{ranks.several}",
             "views_answered": count,
             "seconds": round(seconds, 1),
             "parameters": sum(p.numel() for p in teacher.network.parameters()),
@@ -81,6 +84,43 @@ def dump(params: Params) -> None:
             "latency_ms": latency(teacher.answer, size, compute.device),
         },
     )
+
+
+def find_missing(
+    splits: list[Split], specs: dict[str, Any], scratch: Scratch, ranks: Ranks
+) -> list[Work]:
+    """What the teacher must answer, the same on every rank; each looks at its share of shards."""
+    places = [(split, place) for split in splits for place in schema.places(specs[split.name])]
+    kinds = list(specs[splits[0].name]["kinds"])  # all splits have the same
+    found = torch.zeros(len(places[ranks.own()]), len(kinds), dtype=torch.uint8)
+    for lacks, (split, place) in zip(found, places[ranks.own()], strict=True):
+        missing = scratch.missing(specs[split.name], place)
+        lacks.copy_(torch.tensor([kind in missing for kind in kinds]))
+    return [
+        (split, place, [kinds[number] for number in lacks.nonzero()])
+        for lacks, (split, place) in zip(ranks.whole(found, len(places)), places, strict=True)
+        if lacks.any()
+    ]
+
+
+def answer_missing(
+    work: list[Work], specs: dict[str, Any], params: Params, teacher: Teacher, scratch: Scratch,
+    ranks: Ranks,
+) -> None:  # fmt: skip
+    """The teacher answers what is missing, place by place; a rank takes the next that is left."""
+    count = sum(place.stop - place.start for _, place, _ in work)
+    answered = ranks.counter()
+    shown_ahead, dealt = tee(ranks.deal(work))
+    shown = show(
+        ((split, place) for split, place, _ in shown_ahead), params.views, teacher.input_size
+    )
+    with Progress("teacher answers", count) as progress, Beside(AHEAD) as beside:
+        for split, place, missing in dealt:
+            collector = Collector(specs[split.name], split, place)
+            for batch in islice(shown, len(batches(place))):
+                beside.put(collector.add, batch, answer_filled_up(teacher, batch.pictures))
+                progress.advance(answered.add(len(batch.pictures)) - progress.done)
+            beside.put(collector.write, scratch, missing)
 
 
 def views_of_split(params: Params, name: str) -> int:

@@ -32,6 +32,7 @@ from pipeline.mixtures import Mixture
 from pipeline.params import Params
 from pipeline.prepared import PREPARED_FILE, Split, read_split
 from pipeline.progress import say
+from pipeline.ranks import ALONE, Ranks, joined
 from pipeline.regularisers import weights_of
 from pipeline.students import Card, Student, save_student
 from pipeline.training import Look, fit, predict_logits
@@ -63,11 +64,30 @@ class Run:
 
 
 def train(params: Params, variant: Variant) -> None:
-    run = set_up(params, variant)
-    say(f"{variant.name}: {run.student.count_parameters():,} parameters on {run.compute}")
+    with joined() as ranks:
+        run = set_up(params, variant, ranks)
+        say(
+            f"{variant.name}: {run.student.count_parameters():,} parameters on {run.compute}"
+            f"{ranks.several}"
+        )
+        key = run_key(params, variant, run)
+        ranks.refuse_difference(key)
+        if ranks.is_first:
+            lead(params, variant, run, key)
+        else:
+            follow(params, variant, run, key)
+
+
+def follow(params: Params, variant: Variant, run: Run, key: str) -> None:
+    """Train along; the first rank tells and keeps what comes of it."""
+    checkpoint = Checkpoint(variant.name, key, None, run.mixture.ranks)
+    run.go(params.training, lambda look: None, checkpoint)
+
+
+def lead(params: Params, variant: Variant, run: Run, key: str) -> None:
     folder = STUDENTS / variant.name
     with replaced_whole(folder) as fresh:
-        checkpoint = fit_with_curves(params, variant, run, fresh / "live")
+        checkpoint = fit_with_curves(params, variant, run, key, fresh / "live")
         answers = predict_logits(run.student, run.validation.images, run.compute)
         save_student(run.student.cpu(), fresh)
     checkpoint.remove()
@@ -77,13 +97,16 @@ def train(params: Params, variant: Variant) -> None:
 
 def train_ahead(params: Params, variant: Variant) -> None:
     """Train up to the last checkpoint, which `train` goes on from; nothing else is written."""
+    run = set_up(params, variant)
     with TemporaryDirectory() as curves:
-        fit_with_curves(params, variant, set_up(params, variant), Path(curves, "live"))
+        fit_with_curves(params, variant, run, run_key(params, variant, run), Path(curves, "live"))
 
 
-def fit_with_curves(params: Params, variant: Variant, run: Run, folder: Path) -> Checkpoint:
+def fit_with_curves(
+    params: Params, variant: Variant, run: Run, key: str, folder: Path
+) -> Checkpoint:
     """Train from the latest checkpoint on; the learning curves are written to `folder`."""
-    checkpoint = Checkpoint(variant.name, run_key(params, variant, run), folder)
+    checkpoint = Checkpoint(variant.name, key, folder, run.mixture.ranks)
     live = curves(folder)
 
     def listen(look: Look) -> None:
@@ -101,7 +124,7 @@ def fit_with_curves(params: Params, variant: Variant, run: Run, folder: Path) ->
     return checkpoint
 
 
-def set_up(params: Params, variant: Variant) -> Run:
+def set_up(params: Params, variant: Variant, ranks: Ranks = ALONE) -> Run:
     """Read what the student learns from, and make it and its objective by the variant's seed."""
     mode, settings = find(params, variant)
     compute = choose_compute(params.runtime)
@@ -137,11 +160,14 @@ def set_up(params: Params, variant: Variant) -> Run:
     probes = make_probes(asked, student, seen)
     contrasted = sorted({pair.teacher for pair, probe in probes if probe.needs == "negatives"})
     mixture = Mixture(
-        seen, extra, settings.unlabelled, params.training.batch_size, variant.seed, contrasted
-    )
+        seen, extra, settings.unlabelled, params.training.batch_size, variant.seed, contrasted,
+        ranks,
+    )  # fmt: skip
     weights = weights_of(student.network)
     objective = Objective(mode, params.soft_targets, probes, settings, weights).to(device)
     read = [seen, *([extra] if extra else [])]
+    if not ranks.is_first:  # dropout draws other units for other rows
+        torch.manual_seed(variant.seed + (ranks.rank << 32))
     return Run(student, objective, mixture, validation, settings, compute, read)
 
 
@@ -159,6 +185,7 @@ def run_key(params: Params, variant: Variant, run: Run) -> str:
         "splits": [part.split.digest() for part in run.lessons] + [run.validation.digest()],
         "caches": [[kind.fingerprint for kind in part.kinds] for part in run.lessons],
         "compute": str(run.compute),
+        "ranks": run.mixture.ranks.count,
         "torch": torch.__version__,
         "code": [digest_file(path) for path in code],
     }))  # fmt: skip
