@@ -141,10 +141,13 @@ def norm_of(tensors: Iterable[torch.Tensor | None]) -> float:
 def make_optimizer(
     parameters: Iterable[torch.nn.Parameter], training: Training
 ) -> torch.optim.Optimizer:
-    shared = {"lr": training.learning_rate, "weight_decay": training.weight_decay, "fused": True}
+    rate, decay = training.learning_rate, training.weight_decay
     if training.optimizer == "sgd":
-        return torch.optim.SGD(parameters, momentum=MOMENTUM, nesterov=True, **shared)
-    return torch.optim.AdamW(parameters, **shared)
+        # Not fused: so it trips over probes that a mode takes up after the first step.
+        return torch.optim.SGD(
+            parameters, rate, momentum=MOMENTUM, nesterov=True, weight_decay=decay
+        )
+    return torch.optim.AdamW(parameters, rate, weight_decay=decay, fused=True)
 
 
 def make_schedule(optimizer: torch.optim.Optimizer, training: Training) -> LRScheduler:

@@ -140,3 +140,15 @@ def test_a_finished_project_fills_the_table_and_the_pictures_of_the_results(
     scores = {seed: {"test": {"accuracy": 0.5 + seed / 10}} for seed in range(2)}
     picture = efficiency({"10": {"networks": {"teacher": scores}}, "1": {"networks": {}}})
     assert picture.startswith("<svg") and ">teacher<" in picture
+
+
+def test_the_cost_of_imagenet_follows_from_the_rates() -> None:
+    from scaling import report, view_bytes
+
+    sizes = view_bytes()
+    assert sizes["pooled 1280, float16"] == 2 * 1280 + 4, "a checksum a row"
+    rates = {"teacher": 100.0, "student": 10.0, "write": 1e9, "pooled": 1e9, "spatial": 1e9}
+    text = report(rates)
+    assert "12,811,670 views: the teacher takes 36 h here" in text
+    whole = next(line for line in text.splitlines() if line.startswith("| spatial 1280 x 7 x 7, f"))
+    assert "| 125,444 | 1.6 TB | 26.8 min | 1.3 MB/s | 313.6 MB/s | 2.5 GB/s |" in whole
