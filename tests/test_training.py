@@ -457,6 +457,14 @@ def test_a_run_that_was_killed_goes_on_to_the_same_weights(project: Path) -> Non
     assert outcome(Path("students")) == whole
 
 
+def test_sgd_takes_up_probes_after_the_first_step(project: Path) -> None:
+    late = {"alpha": [[0, 1.0]], "beta": [[0, 0.0], [0.3, 0.0], [0.4, 1.0]], "gamma": [[0, 0.0]]}
+    sgd = {**TRAINING, "optimizer": "sgd", "learning_rate": 0.01}
+    set_params(project, modes={"late": late}, student=STUDENT, training=sgd)
+    train(load_params(), Variant("late", "plain", 0))
+    assert Path("students/late-plain-0", "student.safetensors").is_file()
+
+
 def test_students_trained_ahead_at_once_come_out_as_one_by_one(
     project: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
