@@ -24,6 +24,8 @@ class Commands(click.Group):
             return super().invoke(context)
         except MenteeError as error:
             click.echo(f"error: {error}", err=True)
+        except BrokenPipeError:
+            raise  # who reads has read enough, as `head` does: click ends quietly
         except OSError as error:
             click.echo(f"error: {explain(error)}", err=True)
         except KeyboardInterrupt:

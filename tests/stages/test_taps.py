@@ -1,5 +1,7 @@
 """The module tree that `mentee taps` prints, and the teachers that `mentee teachers` lists."""
 
+import subprocess
+import sys
 from pathlib import Path
 
 import numpy as np
@@ -75,6 +77,12 @@ def test_teachers_that_are_here_are_listed_and_others_by_pattern(
     assert "torchvision:resnet18" in mentee("teachers").output
     refused = mentee("teachers", "no-such*")
     assert refused.exit_code == 1 and "no teacher is called 'no-such*'" in refused.output
+
+
+def test_a_reader_that_has_read_enough_is_no_error() -> None:
+    command = f"{sys.executable} -m pipeline teachers '*' | head -n 1"
+    done = subprocess.run(command, shell=True, cwd=REPOSITORY, capture_output=True, text=True)
+    assert done.stdout.startswith("teacher.model") and done.stderr == ""
 
 
 def test_a_teacher_that_knows_little_is_doubted() -> None:
