@@ -18,7 +18,7 @@ from pipeline.stages.train import Run
 from pipeline.training import make_optimizer
 
 PARAMS = Path(__file__).parent.parent / "params.yaml"
-IMAGES, VIEWS, CLASSES = 500, 3, 10
+IMAGES, VIEWS, CLASSES = 2000, 2, 10
 PROBES = [
     Probe(teacher=there, student=here, match="projection")
     for there, here in (("middle", "conv4"), ("middle", "conv5"), ("pooled", "pooled"))

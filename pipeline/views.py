@@ -52,20 +52,25 @@ def replay(images: torch.Tensor, regions: torch.Tensor, size: int) -> torch.Tens
     Returns uint8 `(n, 3, size, size)` in channels-last memory. Both stages call this one function,
     so that a student sees what its teacher saw.
     """
+    shapes, member = torch.unique(regions[:, 2:4], dim=0, return_inverse=True)
+    if len(shapes) == 1:
+        return _resampled_cut(images, regions, *shapes[0].tolist(), size)
     out = torch.empty(
         (len(images), 3, size, size), dtype=torch.uint8, device=images.device,
         memory_format=torch.channels_last,
     )  # fmt: skip
-    shapes, member = torch.unique(regions[:, 2:4], dim=0, return_inverse=True)
     for number, (height, width) in enumerate(shapes.tolist()):
         rows = torch.nonzero(member == number).squeeze(1)
-        whole = len(rows) == len(images)
-        chosen, where = (images, regions) if whole else (images[rows], regions[rows])
-        cut = _cut(chosen, where, height, width).permute(0, 3, 1, 2)
-        if (height, width) != (size, size):
-            cut = _resample(cut, size)
-        out[rows] = cut
+        out[rows] = _resampled_cut(images[rows], regions[rows], height, width, size)
     return out
+
+
+def _resampled_cut(
+    images: torch.Tensor, regions: torch.Tensor, height: int, width: int, size: int
+) -> torch.Tensor:
+    """Regions of one shape as pictures of another, uint8 `(n, 3, size, size)`."""
+    cut = _cut(images, regions, height, width).permute(0, 3, 1, 2)
+    return cut if (height, width) == (size, size) else _resample(cut, size)
 
 
 def check_regions(regions: np.ndarray, image_size: tuple[int, int], where: object) -> None:
@@ -102,8 +107,11 @@ def _cut(images: torch.Tensor, regions: torch.Tensor, height: int, width: int) -
     rows = _reflect(regions[:, 0, None] + down, images.shape[1])
     columns = torch.where(mirrored, width - 1 - across, across) + regions[:, 1, None]
     columns = _reflect(columns, images.shape[2])
-    samples = torch.arange(len(images), device=images.device)
-    return images[samples[:, None, None], rows[:, :, None], columns[:, None, :]]
+    # As rows of one flat table, which is three times as fast as indexing three dimensions.
+    starts = torch.arange(len(images), device=images.device)[:, None] * images.shape[1] + rows
+    places = starts[:, :, None] * images.shape[2] + columns[:, None, :]
+    pixels = images.reshape(-1, images.shape[3]).index_select(0, places.view(-1))
+    return pixels.view(len(images), height, width, images.shape[3])
 
 
 def _reflect(index: torch.Tensor, size: int) -> torch.Tensor:

@@ -24,7 +24,7 @@ def rmse(student: torch.Tensor, teacher: torch.Tensor) -> torch.Tensor:
 
     The tiny floor keeps the gradient finite where all differences are 0.
     """
-    return (student - teacher).square().mean().clamp_min(1e-12).sqrt()
+    return F.mse_loss(student, teacher).clamp_min(1e-12).sqrt()
 
 
 def mse(student: torch.Tensor, teacher: torch.Tensor) -> torch.Tensor:

@@ -122,7 +122,10 @@ class Probe(nn.Module):
         teacher = teacher.float()
         if self.needs == "channels":
             shape = (-1, *[1] * (teacher.dim() - 2))
-            teacher = (teacher - self.mean.view(shape)) / self.std.view(shape)
+            # The student's maps lie in memory channels last; a difference to others is slow.
+            if teacher.dim() == 4:
+                teacher = teacher.contiguous(memory_format=torch.channels_last)
+            teacher = (teacher - self.mean.view(shape)).div_(self.std.view(shape))
         if self.needs in ("channels", "grid"):
             student, teacher = same_grid(student, teacher)
         student, teacher = self.match(student, teacher)
@@ -140,7 +143,8 @@ def project(
     """Channels times `weight` `(out, in)`, at every place."""
     if features.dim() == 2:
         return F.linear(features, weight, bias)
-    return F.conv2d(features, weight[:, :, None, None], bias)
+    # A 1x1 convolution, by one matrix product: on a CPU that takes half of the time.
+    return F.linear(features.permute(0, 2, 3, 1), weight, bias).permute(0, 3, 1, 2)
 
 
 def same_grid(student: torch.Tensor, teacher: torch.Tensor) -> tuple[torch.Tensor, torch.Tensor]:
@@ -152,7 +156,13 @@ def same_grid(student: torch.Tensor, teacher: torch.Tensor) -> tuple[torch.Tenso
     if teacher.dim() == 2:
         return student.mean((2, 3)), teacher
     grid = [min(a, b) for a, b in zip(student.shape[2:], teacher.shape[2:], strict=True)]
-    return F.adaptive_avg_pool2d(student, grid), F.adaptive_avg_pool2d(teacher, grid)
+    return averaged(student, grid), averaged(teacher, grid)
+
+
+def averaged(features: torch.Tensor, grid: list[int]) -> torch.Tensor:
+    if list(features.shape[2:]) == grid:
+        return features
+    return F.adaptive_avg_pool2d(features, grid)
 
 
 def refuse_one_place(
