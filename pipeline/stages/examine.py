@@ -98,16 +98,18 @@ def transfer(params: Params, network: Examined, name: str, seed: int) -> dict[st
     path = TARGETS / f"{name}.h5"
     labelled, test = (read_split(path, part, "targets") for part in ("labelled", "test"))
     drawn = draw_all(params, name, labelled)
-    fitted_on, tested_on = network.features(labelled.images), network.features(test.images)
+    # Just the images of any draw: a target may have very many more.
+    rows_of_any = np.unique(np.concatenate([rows for draws in drawn.values() for rows in draws]))
+    fitted_on = network.features(labelled.images[rows_of_any])
+    tested_on = network.features(test.images)
+
+    def accuracy_of(tap: str, rows: np.ndarray) -> float:
+        features = fitted_on[tap][np.searchsorted(rows_of_any, rows)]
+        return head_accuracy(features, labelled.labels[rows], tested_on[tap], test.labels)
+
     taps = {
-        tap: {
-            key: [
-                head_accuracy(features[rows], labelled.labels[rows], tested_on[tap], test.labels)
-                for rows in draws
-            ]
-            for key, draws in drawn.items()
-        }
-        for tap, features in track(fitted_on.items(), f"heads for {name}", len(fitted_on))
+        tap: {key: [accuracy_of(tap, rows) for rows in draws] for key, draws in drawn.items()}
+        for tap in track(fitted_on, f"heads for {name}", len(fitted_on))
     }
     retrained = {}
     if settings.retrain_after and isinstance(network, ExaminedStudent):

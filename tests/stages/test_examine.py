@@ -178,6 +178,13 @@ def test_every_tap_in_the_order_of_depth_has_an_accuracy_a_draw(
     assert summary["all"] > 0.4, "ten classes, so chance is 0.1"
 
 
+def test_few_labels_are_the_same_ones_whether_all_are_asked_for_too(project: Path) -> None:
+    both = evidence(STUDENT)["targets"]["turned"]["taps"]
+    examine(params_of(corrupted=0, per_class=[2]), Variant("independent", "plain", 0))
+    for tap, found in evidence(STUDENT)["targets"]["turned"]["taps"].items():
+        assert found == {"2": pytest.approx(both[tap]["2"], abs=0.02)}, tap
+
+
 def test_maps_are_averaged_over_all_places(project: Path) -> None:
     """As the student itself averages its last maps before it answers."""
     student = ExaminedStudent(load_student(Path(f"students/{STUDENT}")), CPU)
