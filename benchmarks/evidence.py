@@ -19,9 +19,9 @@ from rows import replace_between
 
 from pipeline.files import write_text
 from pipeline.params import Params, load_params
-from pipeline.pictures.beyond import cka_map, corrupted, transferred
+from pipeline.pictures.beyond import cka_map, corrupted, transferred, with_labels
 from pipeline.pictures.stability import shares_map
-from pipeline.pictures.style import WIDTH, Look, drawn, legend_below, looks, plain_log, svg
+from pipeline.pictures.style import looks
 from pipeline.reporting import series
 from pipeline.reporting.evidence import found, read_attempts, untrained
 from pipeline.results import Row, gather_rows, here_and_absent
@@ -107,36 +107,21 @@ def text(values: list[float], digits: int) -> str:
 
 
 def efficiency(by_labels: dict[str, Any]) -> str:
-    """Test accuracy over labels a class, a line a network, in a band that spans its seeds."""
-    sizes = sorted(map(int, by_labels))
+    """The first table as a picture."""
     titles = titles_of(TABLES["cifar10"])
     lone = [title for title in titles if title in (LONE, REGULARISED)]
-    colours = looks([Row(title, "labels" if title in lone else "features", (), (), ())
-                     for title in titles if title != TEACHER])  # fmt: skip
-    with drawn(WIDTH, 3.6, titles) as figure:
-        axes = figure.subplots()
-        for title in titles:
-            look: Look = colours[title]
-            points = [
-                [100 * scores["test"]["accuracy"] for scores in networks[title].values()]
-                for size in sizes
-                if title in (networks := by_labels[str(size)]["networks"])
-            ]
-            places = [size for size in sizes if title in by_labels[str(size)]["networks"]]
-            axes.plot(places, list(map(np.mean, points)), label=title, marker="o", markersize=3,
-                      **look.line)  # fmt: skip
-            axes.fill_between(
-                places, list(map(min, points)), list(map(max, points)), color=look.colour,
-                alpha=0.15, linewidth=0,
-            )  # fmt: skip
-        axes.set_xscale("log")
-        plain_log(axes.xaxis)
-        axes.set_xticks(sizes, map(str, sizes))
-        axes.set_xlabel("labels a class")
-        axes.set_ylabel("test accuracy (%)")
-        axes.set_ylim(0, 100)
-        legend_below(figure, axes)
-        return svg(figure)
+    look = looks([Row(title, "labels" if title in lone else "features", (), (), ())
+                  for title in titles if title != TEACHER])  # fmt: skip
+    sizes = sorted(map(int, by_labels))
+    networks = {
+        title: {
+            size: [scores["test"]["accuracy"] for scores in made[title].values()]
+            for size in sizes
+            if title in (made := by_labels[str(size)]["networks"])
+        }
+        for title in titles
+    }
+    return with_labels(networks, look)
 
 
 if __name__ == "__main__":

@@ -164,6 +164,28 @@ def evaluate(mode: str, settings: str, seed: int) -> None:
 
 @main.command()
 @click.argument("mode")
+@click.option("--settings", default="plain", show_default=True, help="A block under settings.")
+@click.option("--labels", required=True, type=click.IntRange(1), help="A class.")
+@click.option("--seed", default=0, show_default=True, type=click.IntRange(0, 2**32 - 1))
+def efficiency(mode: str, settings: str, labels: int, seed: int) -> None:
+    """Train one student, and its teacher's head, on fewer labels, and score it.
+
+    MODE is one of the modes in params.yaml. Writes
+    evidence/efficiency/<mode>-<settings>-<labels>-<seed>.json.
+
+    Example: mentee efficiency obedient --labels 10
+    """
+    from pipeline.params import load_params
+    from pipeline.variants import Budget, Variant
+
+    params = load_params()
+    from pipeline.stages.efficiency import efficiency
+
+    efficiency(params, Budget(Variant(mode, settings, seed), labels))
+
+
+@main.command()
+@click.argument("mode")
 @click.option("--learning-rate", required=True, type=click.FloatRange(0, 10, min_open=True))
 @click.option("--depth", required=True, type=click.IntRange(3, 100), help="Of fiveconv.")
 @click.option("--seed", default=0, show_default=True, type=click.IntRange(0, 2**32 - 1))

@@ -25,6 +25,12 @@ class Examine(Block):
     retrain_steps: int = Field(ge=2, default=300)
 
 
+class Efficiency(Block):
+    """The sweep's students again with fewer labels a class; off without any."""
+
+    labels: Annotated[list[Annotated[int, Field(ge=1)]], AfterValidator(once)] = Field(default=[])
+
+
 class Stability(Block):
     """A sweep of learning rates and depths, to see where training fails; off without modes."""
 

@@ -17,17 +17,17 @@ NEGATIVES = 1024  # views that a batch is contrasted with
 
 
 class Shuffle:
-    """Rows in random order, again and again: every sample as often as every other."""
+    """Rows int64 `(n,)` in random order, again and again: every one as often as every other."""
 
-    def __init__(self, size: int, generator: np.random.Generator):
-        self.size, self._generator = size, generator
+    def __init__(self, rows: np.ndarray, generator: np.random.Generator):
+        self.rows, self._generator = rows, generator
         self.left = np.empty(0, dtype=np.int64)  # of the order that is being dealt
 
     def take(self, count: int) -> np.ndarray:
         dealt = [self.left[:count]]
         self.left = self.left[count:]
         while missing := count - sum(map(len, dealt)):
-            order = self._generator.permutation(self.size)
+            order = self._generator.permutation(self.rows)
             dealt.append(order[:missing])
             self.left = order[missing:]
         return np.concatenate(dealt)
@@ -51,9 +51,15 @@ class Mixture:
         self.ranks = ranks
         self._generator = np.random.default_rng(seed)
         self._lessons = [labelled, *([unlabelled] if unlabelled else [])]
-        self._orders = [Shuffle(len(part.split), self._generator) for part in self._lessons]
+        self._orders = [
+            Shuffle(np.arange(len(part.split)), self._generator) for part in self._lessons
+        ]
         # The samples are numbered through: the unlabelled ones follow the labelled ones.
         self._starts = [0, len(labelled.split)]
+
+    def keep_to(self, rows: np.ndarray) -> None:
+        """Of the labelled samples only these are shown; int64 `(n,)`."""
+        self._orders[0] = Shuffle(rows, self._generator)
 
     def next(self, t: float) -> Batch:
         """The batch at the share t of training, 0 .. 1."""

@@ -27,9 +27,9 @@ from pipeline.blocks import (
     needs_channels,
 )
 from pipeline.errors import MenteeError
-from pipeline.evidence_blocks import Examine, Stability
+from pipeline.evidence_blocks import Efficiency, Examine, Stability
 from pipeline.teacher_blocks import Finetune, Teacher
-from pipeline.variants import TEACHER, UNTRAINED, Attempt, Variant
+from pipeline.variants import TEACHER, UNTRAINED, Attempt, Budget, Variant
 
 PARAMS_FILE = Path("params.yaml")
 
@@ -49,6 +49,7 @@ class Params(Block):
     settings: dict[Name, Settings]
     sweep: Sweep
     examine: Examine = Examine()
+    efficiency: Efficiency = Efficiency()
     stability: Stability = Stability()
     runtime: Runtime
 
@@ -60,6 +61,11 @@ class Params(Block):
             raise ValueError(f"modes.{UNTRAINED}: so an untrained student is called, take another")
         for mode in self.stability.modes:
             _need(mode in self.modes, "stability.modes", mode, self.modes)
+        if too_many := [n for n in self.efficiency.labels if n >= self.data.labelled_per_class]:
+            raise ValueError(
+                f"efficiency.labels: {too_many[0]} is not allowed: must be less than "
+                f"data.labelled_per_class, {self.data.labelled_per_class}"
+            )
         if self.views.padding >= self.data.image_size:
             raise ValueError(
                 f"views.padding: {self.views.padding} is not allowed: must be less than "
@@ -145,6 +151,18 @@ class Params(Block):
             for mode in group.modes
             for settings in group.settings
             for seed in self.sweep.seeds
+        ]
+
+    def budgets(self) -> list[Budget]:
+        """Every student of the sweep with every smaller number of labels, where it has one teacher.
+
+        The heads of other teachers, whose caches come from elsewhere, know all labels.
+        """
+        return [
+            Budget(variant, labels)
+            for variant in self.variants()
+            if not self.settings[variant.settings].reads_others
+            for labels in self.efficiency.labels
         ]
 
     def attempts(self) -> list[Attempt]:

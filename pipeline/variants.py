@@ -1,4 +1,4 @@
-"""One student to train, and what it is called; one attempt of the sweep of learning rates."""
+"""One student to train, and what it is called; with fewer labels, or at another learning rate."""
 
 from dataclasses import dataclass
 
@@ -24,6 +24,20 @@ class Variant:
     def title(self) -> str:
         """What a reader of the report calls it, seeds aside: obedient + dropout."""
         return self.mode if self.settings == PLAIN else f"{self.mode} + {self.settings}"
+
+
+@dataclass(frozen=True)
+class Budget:
+    """A student that may use so many labels a class."""
+
+    variant: Variant
+    labels: int
+
+    @property
+    def name(self) -> str:
+        """The name of its file: obedient-plain-10-0."""
+        variant = self.variant
+        return f"{variant.mode}-{variant.settings}-{self.labels}-{variant.seed}"
 
 
 @dataclass(frozen=True)

@@ -25,6 +25,7 @@ SWEEP: dict[str, Any] = {
         "features": {"modes": ["adamant", "obedient", "gullible"], "settings": ["plain"]},
         "unlabelled": {"modes": ["gullible_first"], "settings": ["unlabelled_first"]},
     },
+    "efficiency": {"labels": [10, 25]},
     "stability": {"modes": ["independent", "obedient"]},
 }
 
@@ -130,6 +131,15 @@ def write_examined(folder: Path, name: str, random: np.random.Generator) -> None
     write(folder / f"metrics/examine/{name}.json", summary)
 
 
+def write_budgets(folder: Path, params: Params, random: np.random.Generator) -> None:
+    """Half of the labels cost a tenth."""
+    for budget in params.budgets():
+        share = 1 - 0.1 * np.log2(params.data.labelled_per_class / budget.labels)
+        accuracy = level(budget.variant.name) * share + random.normal(0, 0.006)
+        scores = {split: {"accuracy": accuracy} for split in ("validation", "test")}
+        write(folder / f"evidence/efficiency/{budget.name}.json", scores)
+
+
 def write_attempts(folder: Path, params: Params, random: np.random.Generator) -> None:
     """The lone student trains at a middling rate alone; every other at two more."""
     for attempt in params.attempts():
@@ -161,6 +171,7 @@ def write_findings(folder: Path, params: Params, classes: tuple[str, ...]) -> No
         write_curves(folder, name, random)
     for seed in params.sweep.seeds:
         write_examined(folder, f"{UNTRAINED}-{seed}", random)
+    write_budgets(folder, params, random)
     write_attempts(folder, params, random)
 
 

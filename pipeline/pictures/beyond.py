@@ -3,7 +3,7 @@
 import numpy as np
 from matplotlib.ticker import MaxNLocator
 
-from pipeline.pictures.style import SCALE, WIDTH, Look, drawn, legend_below, svg
+from pipeline.pictures.style import SCALE, WIDTH, Look, drawn, legend_below, plain_log, svg
 from pipeline.variants import TEACHER
 
 
@@ -53,6 +53,32 @@ def transferred(
             axes.tick_params(axis="x", rotation=60)
         axes.set_title(heading)
         axes.set_ylabel("accuracy (%)")
+        legend_below(figure, axes)
+        return svg(figure)
+
+
+def with_labels(networks: dict[str, dict[int, list[float]]], look: dict[str, Look]) -> str:
+    """Test accuracy over labels a class, a line a network, in a band that spans its seeds."""
+    with drawn(WIDTH, 3.2, networks) as figure:
+        axes = figure.subplots()
+        for title, by_labels in networks.items():
+            percent = [100 * np.array(accuracies) for accuracies in by_labels.values()]
+            labels = list(by_labels)
+            axes.plot(
+                labels, [values.mean() for values in percent], label=title, marker="o",
+                markersize=3, **look[title].line,
+            )  # fmt: skip
+            axes.fill_between(
+                labels, [values.min() for values in percent], [values.max() for values in percent],
+                color=look[title].colour, alpha=0.15, linewidth=0,
+            )  # fmt: skip
+        axes.set_xscale("log")
+        plain_log(axes.xaxis)
+        ticks = sorted({labels for by_labels in networks.values() for labels in by_labels})
+        axes.set_xticks(ticks, map(str, ticks))
+        axes.set_xlabel("labels a class")
+        axes.set_ylabel("test accuracy (%)")
+        axes.set_ylim(0, 100)
         legend_below(figure, axes)
         return svg(figure)
 

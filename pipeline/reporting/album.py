@@ -5,7 +5,7 @@ from dataclasses import dataclass
 from typing import Any
 
 from pipeline.params import Params
-from pipeline.pictures.beyond import cka_map, corrupted, transferred
+from pipeline.pictures.beyond import cka_map, corrupted, transferred, with_labels
 from pipeline.pictures.scores import accuracy_bars, cost, reliability_diagram
 from pipeline.pictures.stability import gradient_norms, shares_map
 from pipeline.pictures.style import looks
@@ -33,6 +33,7 @@ class Album:
     transferred: tuple[str, ...]
     retrained: tuple[str, ...]
     cka: tuple[str, ...]
+    efficiency: str
     shares: str
     stability_norms: str
 
@@ -48,6 +49,7 @@ def draw(
     curves = {row.title: curves[row.title] for row in chosen if row.title in curves}
     shares = series.shares_that_train(attempts, params.stability.trains_at)
     corruptions = series.corruptions(examined)
+    by_labels = series.efficiency(params, chosen)
     ece = {row.title: row.mean("test", "ece") for row in rows}
     used = {variant.mode for variant in params.variants()}
     return Album(
@@ -74,6 +76,7 @@ def draw(
             for target, networks in series.retrained(examined).items()
         ),
         cka=tuple(cka_map(title, *found) for title, found in series.likeness(chosen).items()),
+        efficiency=with_labels(by_labels, look) if by_labels else "",
         shares=shares_map(shares) if shares else "",
         stability_norms=gradient_norms(attempts, shares)
         if any(attempt["curve"] for attempt in attempts) else "",

@@ -9,7 +9,14 @@ from typing import Any
 import numpy as np
 
 from pipeline.files import replaced_whole, write_text
-from pipeline.reporting.series import corruptions, reliability, shares_that_train, transfer
+from pipeline.params import Params
+from pipeline.reporting.series import (
+    corruptions,
+    efficiency,
+    reliability,
+    shares_that_train,
+    transfer,
+)
 from pipeline.results import Row
 from pipeline.variants import TEACHER
 
@@ -17,14 +24,15 @@ WHERE = ("network", "part")  # `part`: the axes that a point belongs to
 
 
 def write_plots(
-    folder: Path, rows: Sequence[Row], attempts: Sequence[dict[str, Any]], trains_at: float
+    folder: Path, params: Params, rows: Sequence[Row], attempts: Sequence[dict[str, Any]]
 ) -> None:
     """Every file is there, with its head alone where there is nothing to show."""
     files = {
         "reliability": (("confidence", "mean_confidence", "accuracy"), _reliable(rows)),
         "corruptions": (("strength", "accuracy"), _corrupted(rows)),
         "transfer": (("tap", "accuracy"), _transferred(rows)),
-        "stability": (("learning_rate", "share"), _trained(attempts, trains_at)),
+        "efficiency": (("labels", "accuracy"), _with_labels(params, rows)),
+        "stability": (("learning_rate", "share"), _trained(attempts, params.stability.trains_at)),
     }
     with replaced_whole(folder) as fresh:
         for name, (columns, points) in files.items():
@@ -58,6 +66,12 @@ def _transferred(rows: Sequence[Row]) -> Iterable[tuple[Any, ...]]:
         for title, taps in titles.items():
             for tap, accuracies in taps.items():
                 yield title, f"{target}, {budget} labels a class", tap, np.mean(accuracies)
+
+
+def _with_labels(params: Params, rows: Sequence[Row]) -> Iterable[tuple[Any, ...]]:
+    for title, by_labels in efficiency(params, rows).items():
+        for labels, accuracies in by_labels.items():
+            yield title, "test", labels, np.mean(accuracies)
 
 
 def _trained(attempts: Sequence[dict[str, Any]], trains_at: float) -> Iterable[tuple[Any, ...]]:

@@ -5,7 +5,8 @@ from typing import Any
 
 import numpy as np
 
-from pipeline.reporting.evidence import found
+from pipeline.params import Params
+from pipeline.reporting.evidence import found, read_evidence
 from pipeline.results import CURVES, Row, read_logged
 
 CORRUPTIONS = ("gaussian_noise", "gaussian_blur", "contrast", "jpeg")
@@ -91,6 +92,22 @@ def norms(rows: Sequence[Row], what: str) -> dict[str, list[list[tuple[int, floa
     path = CURVES / "norm" / f"{what}.tsv"
     by_title = {row.title: [read_logged(name, path) for name in row.names] for row in rows}
     return {title: kept for title, curves in by_title.items() if (kept := [c for c in curves if c])}
+
+
+def efficiency(params: Params, rows: Sequence[Row]) -> dict[str, dict[int, list[float]]]:
+    """Test accuracy by title and labels a class: a number a seed, those with all labels last.
+
+    A network for which nothing but all labels was tried is left out.
+    """
+    series: dict[str, dict[int, list[float]]] = {}
+    for budget in params.budgets():
+        if scores := read_evidence("efficiency", budget.name):
+            by_labels = series.setdefault(budget.variant.title, {})
+            by_labels.setdefault(budget.labels, []).append(scores["test"]["accuracy"])
+    for row in rows:
+        if row.title in series:
+            series[row.title][params.data.labelled_per_class] = row.values("test", "accuracy")
+    return {title: dict(sorted(by_labels.items())) for title, by_labels in series.items()}
 
 
 def shares_that_train(

@@ -69,8 +69,10 @@ def doubt(accuracy: float, labels: np.ndarray) -> str | None:
     )
 
 
-def fit(params: Params, labelled: Split, validation: Split) -> Head:
-    """A head, or samples of one, from every view of the labelled split.
+def fit(
+    params: Params, labelled: Split, validation: Split, rows: np.ndarray | slice = slice(None)
+) -> Head:
+    """A head, or samples of one, from every view of the labelled split, or of some of its rows.
 
     Validation chooses the regularisation, which is the prior's scale, and the temperature of a
     posterior: that under which its labels are likeliest.
@@ -79,8 +81,8 @@ def fit(params: Params, labelled: Split, validation: Split) -> Head:
     seen = open_kind(CACHE, labelled, kind)
     if len(seen.shape) != 1:
         raise MenteeError(f"head.tap: {params.head.tap!r} is a map {seen.shape}: set its grid to 1")
-    features = np.concatenate([seen.view(view) for view in range(seen.views)])
-    labels = np.tile(labelled.labels, seen.views)
+    features = np.concatenate([seen.view(view)[rows] for view in range(seen.views)])
+    labels = np.tile(labelled.labels[rows], seen.views)
     plain = open_kind(CACHE, validation, kind).view(0)
     mean, std = seen.statistics()
     heads = fit_heads(features, labels, mean, common_scale(std), params.head.inverse_regularisation)

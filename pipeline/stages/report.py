@@ -31,7 +31,7 @@ def report(params: Params) -> None:
     curves = write_curves(here)
     attempts = read_attempts(params)
     examined = [*rows, untrained(params)]
-    write_plots(REPORTS / "plots", examined, attempts, params.stability.trains_at)
+    write_plots(REPORTS / "plots", params, examined, attempts)
 
     shown, look = columns(rows), looks(rows)
     environment = Environment(

@@ -2,12 +2,16 @@
 
 import csv
 import json
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 import pytest
+from projects import REPOSITORY
 
+from pipeline.evidence_blocks import Efficiency
+from pipeline.params import load_params
 from pipeline.reporting.plots import write_plots
 from pipeline.reporting.series import reliability, shares_that_train, transfer
 from pipeline.results import Row
@@ -71,7 +75,14 @@ def test_the_files_for_dvc_say_what_the_pictures_draw(folder: Path) -> None:
     corrupted = {"images": 5, "clean": 0.9, "gaussian_noise": [0.8, 0.7, 0.6, 0.5, 0.4],
                  "gaussian_blur": [0.5] * 5, "contrast": [0.5] * 5, "jpeg": [0.1] * 5}  # fmt: skip
     leave(folder, "examine", "pair-0", {"corruptions": corrupted})
-    write_plots(folder / "plots", [PAIR], [attempt(0.5), attempt(0.1)], 0.5)
+    leave(folder, "efficiency", "obedient-plain-10-0", {"test": {"accuracy": 0.4}})
+    params = load_params(REPOSITORY / "params.yaml")
+    fewer = params.model_copy(update={"efficiency": Efficiency(labels=[10])})
+    obedient = replace(PAIR, title="obedient", names=(), scores=({"test": {"accuracy": 0.6}},))
+    write_plots(folder / "plots", fewer, [PAIR, obedient], [attempt(0.5), attempt(0.1)])
+    assert (folder / "plots/efficiency.csv").read_text().splitlines() == [
+        "network,part,labels,accuracy", "obedient,test,10,0.4", "obedient,test,50,0.6",
+    ]  # fmt: skip
     lines = list(csv.DictReader((folder / "plots/corruptions.csv").open()))
     noise = [float(line["accuracy"]) for line in lines if line["part"] == "gaussian_noise"]
     assert noise == [0.9, 0.8, 0.7, 0.6, 0.5, 0.4]

@@ -115,13 +115,14 @@ def test_every_section_is_there_with_its_pictures(made: tuple[Path, Params]) -> 
     titles = re.findall(r"<h[23]>(.*?)</h", page)
     assert titles == [
         "Results on the test images", "What the portable network costs", "Training", "Calibration",
-        "Corrupted images", "Other data sets", "Likeness to the teacher", "Stability of training",
+        "Corrupted images", "Other data sets", "Likeness to the teacher", "Data efficiency",
+        "Stability of training",
         "Gallery", "Where student and teacher differ most surely", "Where they look",
         "The first filters", "Every student", "How to make it again",
     ]  # fmt: skip
     students = 6
     reliability, targets, likeness = students + 1, 2, students
-    assert page.count("<svg") == 2 + 4 + reliability + 1 + targets + likeness + 2 + students
+    assert page.count("<svg") == 2 + 4 + reliability + 1 + targets + likeness + 1 + 2 + students
 
 
 def test_the_numbers_of_the_table_are_those_of_the_metrics(made: tuple[Path, Params]) -> None:
@@ -258,7 +259,7 @@ def test_the_files_for_dvc_have_every_network_and_axes(made: tuple[Path, Params]
     folder, params = made
     titles = {variant.title for variant in params.variants()} | {"teacher"}
     found = {}
-    for name in ("reliability", "corruptions", "transfer", "stability"):
+    for name in ("reliability", "corruptions", "transfer", "efficiency", "stability"):
         with open(folder / f"reports/plots/{name}.csv", newline="") as file:
             found[name] = list(csv.DictReader(file))
     assert {line["network"] for line in found["reliability"]} == titles
@@ -267,4 +268,6 @@ def test_the_files_for_dvc_have_every_network_and_axes(made: tuple[Path, Params]
     assert {line["part"] for line in found["transfer"]} == {
         "digits, 10 labels a class", "digits, all labels a class",
     }  # fmt: skip
+    assert {line["network"] for line in found["efficiency"]} == titles - {"teacher"}
+    assert {line["labels"] for line in found["efficiency"]} == {"10", "25", "50"}
     assert {line["network"] for line in found["stability"]} == {"independent", "obedient"}
