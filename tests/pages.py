@@ -84,8 +84,8 @@ def shell_lines(block: Block) -> list[str]:
 
 def apply(diff: str, root: Path) -> None:
     """Change files as a diff without line numbers says: every context must be there just once."""
-    for part in re.split(r"^--- a/.*\n", diff, flags=re.MULTILINE)[1:]:
-        name, hunks = re.match(r"\+\+\+ b/(.+)\n(.*)", part, re.DOTALL).groups()
+    for part in re.split(r"^--- a/.*\n\+\+\+ b/", diff, flags=re.MULTILINE)[1:]:
+        name, _, hunks = part.partition("\n")
         text = (root / name).read_text(encoding="utf-8")
         for hunk in hunks.split("@@\n")[1:]:
             lines = hunk.splitlines()

@@ -131,7 +131,7 @@ def test_the_site_is_built_without_a_warning_and_loads_nothing_from_elsewhere(
     tmp_path: Path,
 ) -> None:
     pytest.importorskip("mkdocs")
-    done = shell(sys.executable, "-m", "mkdocs", "build", "--strict", "--quiet",
+    done = shell(sys.executable, "-m", "mkdocs", "build", "--strict",
                  "--site-dir", str(tmp_path), cwd=REPOSITORY)  # fmt: skip
     assert done.returncode == 0, done.stdout
     pages = list(tmp_path.glob("*.html"))
