@@ -8,7 +8,7 @@ from pathlib import Path
 
 import click
 import pytest
-from pages import PAGES, blocks, prose, run, sections, shell_lines
+from pages import PAGES, Block, blocks, prose, run, sections, shell_lines
 from PIL import Image
 from projects import REPOSITORY, shell
 from sklearn.datasets import load_digits
@@ -48,6 +48,26 @@ def place(finished: tuple[Path, set[str]], tmp_path_factory: pytest.TempPathFact
     rows = [f"images/cell{n:04}.png,{('functional', 'defective')[n % 2]}" for n in range(60)]
     (folder / "cells/labels.csv").write_text("\n".join(["path,label", *rows]))
     return folder
+
+
+@pytest.mark.parametrize(
+    ("text", "commands"),
+    [
+        ("# why\nmake demo  # needs a network\nmentee report  # the page\n",
+         ["mentee report  # the page"]),
+        ("mentee report\n# needs a GPU: it is slow\nmentee dump\nmentee head\n", ["mentee report"]),
+        ("$ mentee report\nreports/index.html\n# needs hours\n$ mentee dump\n", ["mentee report"]),
+    ],
+)  # fmt: skip
+def test_all_commands_of_a_block_are_run_but_those_that_say_what_they_need(
+    text: str, commands: list[str]
+) -> None:
+    assert Block(Path("page.md"), 1, "console", text).commands() == commands
+
+
+def test_a_command_that_fails_stops_a_page(tmp_path: Path) -> None:
+    with pytest.raises(AssertionError, match="block of line 7"):
+        run(shell_lines(Block(Path("page.md"), 7, "console", "false\ntrue\n")), tmp_path)
 
 
 @pytest.mark.parametrize("page", HERE, ids=lambda page: page.name)
