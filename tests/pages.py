@@ -3,6 +3,7 @@
 import os
 import re
 import subprocess
+from collections.abc import Iterable
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -72,12 +73,17 @@ def run(lines: list[str], folder: Path, code: Path = REPOSITORY) -> None:
     assert done.returncode == 0, done.stdout
 
 
-def shell_lines(block: Block) -> list[str]:
-    """What a shell is told to run a block; each command says its place before."""
+def shell_lines(block: Block, elsewhere: Iterable[str] = ()) -> list[str]:
+    """What a shell is told to run a block; each command says its place before.
+
+    elsewhere: how commands begin that are left out.
+    """
     if block.language == "python":
         return [] if block.text.startswith(NEEDS) else [f"python - <<'END'\n{block.text}END"]
     told = []
     for command in block.commands():
+        if command.startswith(tuple(elsewhere)):
+            continue
         told += [f"echo '{block.page.name}, block of line {block.line}:'", command]
     return told
 
