@@ -35,16 +35,21 @@ READS_ATTENTION = "attention_transfer"  # the one distance that a tap's attentio
 
 
 class Block(BaseModel):
+    """Frozen; unknown keys, wrong types and values out of range are errors."""
+
     model_config = ConfigDict(extra="forbid", frozen=True, strict=True)
 
 
 def once(items: list[Any]) -> list[Any]:
+    """`items` as they are; a ValueError where one stands twice."""
     if len(set(items)) < len(items):
         raise ValueError(f"each may be listed once only, not {items}")
     return items
 
 
 class Data(Block):
+    """Which images, and how many for what. image_size: pixels a side; the rest counts images."""
+
     source: str = Field(pattern=SOURCE)
     image_size: int = Field(ge=8, le=1024)
     labelled_per_class: int = Field(ge=1)
@@ -56,6 +61,8 @@ class Data(Block):
 
 
 class Views(Block):
+    """How many views of an image, and how far from it. padding: pixels of the stored image."""
+
     labelled: int = Field(ge=1, le=1000)
     unlabelled: int = Field(ge=1, le=1000)
     padding: int = Field(ge=0)
@@ -64,12 +71,16 @@ class Views(Block):
 
 
 class Cache(Block):
+    """How answers are stored: an encoding for logits and one for features, and rows a file."""
+
     logits: str = Field(pattern=r"^(float16|float32|uint8|top[1-9]\d{0,3})$")
     features: Literal["float16", "float32", "uint8", "uint4"]
     rows_per_shard: int = Field(ge=1)
 
 
 class Head(Block):
+    """The head on cached features. inverse_regularisation: values of scikit-learn's C to try."""
+
     fit: bool
     tap: Name
     inverse_regularisation: list[Annotated[float, Field(gt=0)]] = Field(min_length=1)
@@ -81,11 +92,15 @@ class Head(Block):
 
 
 class SoftTargets(Block):
+    """How logits are compared: a distance, and the temperature that divides both sides'."""
+
     distance: Literal["kl", "kl_by_certainty", "rmse", "dkd", "dist"]
     temperature: float = Field(gt=0, le=100)
 
 
 class Probe(Block):
+    """Which tap of a teacher is compared with which of the student, how, and for how much."""
+
     teacher: Address
     student: str
     distance: Literal[ChannelDistance, OtherDistance] = "rmse"
@@ -132,6 +147,8 @@ def _of_whole_blocks(model: str) -> str:
 
 
 class Student(Block):
+    """The network that is trained. width: channels; depth: convolutions; input_size: pixels."""
+
     model: Annotated[
         str,
         Field(
@@ -145,6 +162,8 @@ class Student(Block):
 
 
 class Training(Block):
+    """How a student is trained. learning_rate: the peak; warmup: a share of the steps."""
+
     steps: int = Field(ge=2)
     batch_size: int = Field(ge=2)
     optimizer: Literal["adamw", "sgd"] = "adamw"
@@ -246,6 +265,8 @@ class Settings(Block):
 
 
 class Group(Block):
+    """Names of modes and of settings: students of each mode with each settings."""
+
     modes: Annotated[list[Name], AfterValidator(once)]
     settings: Annotated[list[Name], AfterValidator(once)]
 

@@ -63,6 +63,7 @@ class Checkpoint:
         return self._state["step"]
 
     def save(self, step: int, parts: dict[str, Part], device: torch.device) -> None:
+        """Keep the state after `step`; all ranks call it, since each has a generator of its own."""
         state = {
             "key": self.key,
             "step": step,
@@ -82,4 +83,5 @@ class Checkpoint:
         return self.ranks.whole(generator[None], self.ranks.count)
 
     def remove(self) -> None:
+        """Forget the run: what came of it is written."""
         shutil.rmtree(self.folder, ignore_errors=True)

@@ -20,9 +20,11 @@ class Compute:
 
     @property
     def precision(self) -> str:
+        """What matrix products are computed in, as caches and reports record it."""
         return "bfloat16" if self.bfloat16 else "float32"
 
     def autocast(self) -> AbstractContextManager:
+        """Within it matrix products run in this precision."""
         return torch.autocast(self.device.type, torch.bfloat16, enabled=self.bfloat16)
 
     def __str__(self) -> str:

@@ -39,6 +39,7 @@ class Lesson(nn.Module):
         self.features, self.ranks = features, ranks
 
     def forward(self, batch: Batch, t: float) -> dict[str, torch.Tensor]:
+        """Every weighed term at t, 0 .. 1, of the whole batch; `batch` is this rank's share."""
         if self.ranks.count == 1:
             return self.objective(batch, self.student(batch.pictures), self.features, t)
         with StatisticsOfAll(self.ranks):

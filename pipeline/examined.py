@@ -23,6 +23,8 @@ class Examined(Protocol):
 
 @dataclass(frozen=True)
 class ExaminedStudent:
+    """A student, asked on plain images."""
+
     student: Student
     compute: Compute
 

@@ -41,6 +41,7 @@ class About(Block):
 
     @classmethod
     def of(cls, card: Card) -> "About":
+        """What a student's card says, and what to do with an image file before."""
         return cls(
             class_names=card.class_names, image_size=card.image_size, input_size=card.input_size,
             preprocessing=PREPROCESSING, trained=card.about,
@@ -55,6 +56,7 @@ class Exported(nn.Module):
         self.card, self._answer = card, answer
 
     def forward(self, pictures: torch.Tensor) -> torch.Tensor:
+        """uint8 `(n, 3, s, s)` -> float32 logits `(n, classes)`; s is input_size."""
         return self._answer(pictures)
 
 
@@ -83,11 +85,16 @@ def trace(student: Student) -> torch.export.ExportedProgram:
 
 
 def write_program(program: torch.export.ExportedProgram, about: About, path: Path) -> None:
+    """Write a file of torch.export, with `about` as JSON inside."""
     extra = {f"{METADATA}.json": about.model_dump_json()}
     torch.export.save(program, path, extra_files=extra)
 
 
 def write_onnx(program: torch.export.ExportedProgram, about: About, path: Path) -> None:
+    """Write an ONNX file for batches of any size, with `about` as JSON in its metadata.
+
+    A MenteeError where the extra `export` is not installed.
+    """
     library("onnxscript")
     with warnings.catch_warnings():
         warnings.simplefilter("ignore")  # of what becomes deprecated within torch itself

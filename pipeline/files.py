@@ -73,6 +73,7 @@ def replaced_whole(folder: Path) -> Iterator[Path]:
 
 
 def write_text(path: Path, text: str) -> None:
+    """Write UTF-8, whole or not at all."""
     with written_whole(path) as partial:
         partial.write_text(text, encoding="utf-8")
 
@@ -83,10 +84,12 @@ def json_text(content: Any) -> str:
 
 
 def write_json(path: Path, content: Any) -> None:
+    """Write `json_text`, whole or not at all."""
     write_text(path, json_text(content))
 
 
 def read_json(path: Path) -> Any:
+    """What a JSON file holds; an OSError or a ValueError where there is none."""
     return json.loads(path.read_text(encoding="utf-8"))
 
 

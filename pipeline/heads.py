@@ -61,6 +61,7 @@ class LinearHead:
         return {"inverse_regularisation": self.inverse_regularisation, "sha256": digest}
 
     def standardise(self, features: np.ndarray) -> np.ndarray:
+        """`(n, C)` -> float32 `(n, C)`, shifted by `mean` and divided by `std`."""
         return (features.astype(np.float32) - self.mean) / self.std
 
 

@@ -135,6 +135,7 @@ def teacher_and_tap(address: str) -> tuple[str, str]:
 
 
 def check_same_dump(kind: Kind, views: Kind) -> None:
+    """A MenteeError unless a kind is of the dump that showed `views`, and has all of them."""
     if dump_of(kind.spec) != dump_of(views.spec):
         raise MenteeError(
             f"{kind.folder} is of another dump than {views.folder}: run `mentee dump` and "
@@ -148,6 +149,7 @@ def check_same_dump(kind: Kind, views: Kind) -> None:
 
 
 def check_classes(split: Split, logits: Kind) -> None:
+    """A MenteeError unless the logits are over the classes of the split."""
     if logits.shape != (len(split.class_names),):
         raise MenteeError(
             f"{logits.folder} speaks {logits.shape[0]} classes, the data set has "

@@ -24,6 +24,7 @@ class Shuffle:
         self.left = np.empty(0, dtype=np.int64)  # of the order that is being dealt
 
     def take(self, count: int) -> np.ndarray:
+        """The next `count` rows, int64 `(count,)`; an order that is used up is drawn anew."""
         dealt = [self.left[:count]]
         self.left = self.left[count:]
         while missing := count - sum(map(len, dealt)):

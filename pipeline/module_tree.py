@@ -65,7 +65,10 @@ def one_place(features: int) -> tuple[tuple[int, ...], ...]:
 
 
 def classifier_reads(network: nn.Module) -> int:
-    """How many features the last layer with weights reads."""
-    layers = [m for m in network.modules() if isinstance(m, nn.Linear | nn.Conv2d)]
-    last = layers[-1]
-    return last.in_features if isinstance(last, nn.Linear) else last.in_channels
+    """How many features the last layer with weights reads; 0 where there is none.
+
+    By its weights `(out, in)` or `(out, in, h, w)`: a file of torch.export knows no classes of
+    layers.
+    """
+    weights = [weight for weight in network.parameters() if weight.dim() in (2, 4)]
+    return weights[-1].shape[1] if weights else 0

@@ -35,6 +35,8 @@ PARAMS_FILE = Path("params.yaml")
 
 
 class Params(Block):
+    """All of params.yaml, checked: what each block says, and that their names agree."""
+
     data: Data
     views: Views
     teacher: Teacher

@@ -59,6 +59,7 @@ class SampledHeads:
 
 
 def with_bias(inputs: np.ndarray) -> np.ndarray:
+    """`(n, C)` -> `(n, C + 1)`, the last column all ones: what a bias is multiplied by."""
     return np.concatenate([inputs, np.ones((len(inputs), 1), inputs.dtype)], axis=1)
 
 

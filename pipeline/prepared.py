@@ -45,6 +45,7 @@ class Split:
 
 
 def write_prepared(path: Path, splits: list[Split]) -> None:
+    """Write splits of the same classes as one HDF5 file, whole or not at all."""
     with written_whole(path) as partial, h5py.File(partial, "w") as file:
         file.attrs["format"] = FORMAT
         file.attrs["class_names"] = json.dumps(splits[0].class_names)

@@ -51,9 +51,11 @@ class EarlyStopping:
 
     @property
     def is_over(self) -> bool:
+        """Whether better weights are late."""
         return self.waited >= self.patience
 
     def look(self, network: nn.Module, accuracy: float) -> None:
+        """Keep a copy of the weights if validation's accuracy, 0 .. 1, is the best so far."""
         if accuracy <= self.best:
             self.waited += 1
             return

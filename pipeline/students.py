@@ -92,6 +92,7 @@ class Student(nn.Module):
         self.register_buffer("shift", torch.tensor(card.mean).view(3, 1, 1) * 255, persistent=False)
 
     def forward(self, pictures: torch.Tensor) -> torch.Tensor:
+        """uint8 `(n, 3, s, s)` -> logits `(n, classes)`; s is the card's input_size."""
         inputs = (pictures - self.shift) / self.scale
         return self.network(inputs.contiguous(memory_format=torch.channels_last))
 
@@ -150,6 +151,7 @@ class Student(nn.Module):
         return features
 
     def count_parameters(self) -> int:
+        """Numbers that are trained; the statistics of batch normalisation are none."""
         return sum(parameter.numel() for parameter in self.network.parameters())
 
 

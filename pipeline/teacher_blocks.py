@@ -8,6 +8,8 @@ from pipeline.blocks import Block, Name, Seed
 
 
 class Tap(Block):
+    """Where features are read. module: its path; grid: places a side, 1 for a vector."""
+
     module: str
     grid: int = Field(ge=1, le=64)
     keep: Literal["channels", "attention"] = "channels"
@@ -27,6 +29,8 @@ INCLUDED = "included"  # weights of a network that a file holds whole
 
 
 class Teacher(Block):
+    """The pretrained network. mean, std: of pixels from 0 to 1, by channel; input_size: pixels."""
+
     model: str = Field(pattern=r"^((timm|torchvision):[\w.]+|(export|torchscript):.+)$")
     weights: str
     mean: Annotated[list[float], Field(min_length=3, max_length=3)] | None = None

@@ -141,6 +141,7 @@ def norm_of(tensors: Iterable[torch.Tensor | None]) -> float:
 def make_optimizer(
     parameters: Iterable[torch.nn.Parameter], training: Training
 ) -> torch.optim.Optimizer:
+    """AdamW (Loshchilov and Hutter, 2019), or SGD with Nesterov's momentum of 0.9."""
     rate, decay = training.learning_rate, training.weight_decay
     if training.optimizer == "sgd":
         # Not fused: so it trips over probes that a mode takes up after the first step.
@@ -151,6 +152,10 @@ def make_optimizer(
 
 
 def make_schedule(optimizer: torch.optim.Optimizer, training: Training) -> LRScheduler:
+    """The learning rate over the steps, rising for a share `warmup` of them to its peak.
+
+    one_cycle is Smith and Topin's, 2018; cosine and step rise linearly, then fall as below.
+    """
     if training.schedule == "one_cycle":
         return OneCycleLR(
             optimizer, training.learning_rate, total_steps=training.steps,
@@ -188,6 +193,7 @@ class Watch:
         self._first: dict[tuple[str, ...], torch.Tensor] = {}
 
     def see(self, step: int, terms: dict[str, torch.Tensor]) -> None:
+        """Take note of a step's terms, scalars by name; it does not wait for the device."""
         names = tuple(terms)
         wrong = ~torch.stack([term.detach() for term in terms.values()]).isfinite()
         first = self._first.get(names, torch.zeros_like(wrong, dtype=torch.int64))

@@ -28,14 +28,18 @@ class Layout:
     by_row: bool = True
 
     def shape_of(self, rows: int) -> tuple[int, ...]:
+        """The shape of the array in a shard of so many rows."""
         return (rows, *self.shape) if self.by_row else self.shape
 
     @property
     def bytes(self) -> int:
+        """Bytes of one row, or of the whole array where it has no rows."""
         return self.dtype.itemsize * prod(self.shape)
 
 
 class Encoding(Protocol):
+    """A way to store answers. layout: the arrays of a shard by name."""
+
     layout: dict[str, Layout]
 
     def encode(self, values: np.ndarray) -> Arrays:

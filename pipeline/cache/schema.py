@@ -33,6 +33,7 @@ _ARRAY = re.compile("[a-z_]{1,32}")
 
 
 def features_kind(tap: str) -> str:
+    """The kind of a teacher's tap, which is also its folder within a split's cache."""
     return f"features/{tap}"
 
 
@@ -46,10 +47,12 @@ class Place:
     stop: int
 
     def path(self, folder: Path) -> Path:
+        """The shard's file within its kind's folder: v<view>/p<part>.h5."""
         return folder / f"v{self.view:03}" / f"p{self.part:05}.h5"
 
 
 def place(spec: dict[str, Any], view: int, part: int) -> Place:
+    """Where part number `part` of view number `view` stands; the last part may have fewer rows."""
     start = part * spec["rows_per_shard"]
     return Place(view, part, start, min(start + spec["rows_per_shard"], spec["rows"]))
 
@@ -112,9 +115,11 @@ class Manifest:
 
     @property
     def views(self) -> int:
+        """How many views are there, counted from the first."""
         return 1 + max((entry.view for entry in self.entries), default=-1)
 
     def place(self, entry: Entry) -> Place:
+        """Where one of its shards stands."""
         return place(self.spec, entry.view, entry.part)
 
     def content(self) -> dict[str, Any]:

@@ -43,6 +43,7 @@ Work = tuple[Split, schema.Place, list[str]]
 
 
 def dump(params: Params) -> None:
+    """Answer every view that no whole shard holds yet, then publish all under CACHE."""
     with joined() as ranks:
         compute = choose_compute(params.runtime)
         splits = [read_split(PREPARED_FILE, name) for name in SPLITS]
@@ -213,6 +214,7 @@ def compute_alone() -> None:
 
 
 def show_batch(split: Split, place: schema.Place, rows: slice, settings: Views, size: int) -> Shown:
+    """The views of `rows`, counted from the place's start, at `size` x `size` pixels."""
     chosen = slice(place.start + rows.start, place.start + rows.stop)
     regions = draw(split.ids[chosen], place.view, settings, split.image_size)
     pictures = replay(torch.from_numpy(split.images[chosen]), torch.from_numpy(regions), size)
@@ -261,6 +263,7 @@ class Collector:
         return arrays, max_error
 
     def check_finite(self, values: np.ndarray, kind: str, stored: str) -> None:
+        """A MenteeError names the first sample whose values `(n, ...)` are not all finite."""
         finite = np.isfinite(values).reshape(len(values), -1).all(axis=1)
         if not finite.all():
             sample, view = self.ids[int(np.argmin(finite))], self.place.view

@@ -104,6 +104,7 @@ def cached(split: Split, kind: str) -> Kind | None:
 
 
 def what_it_sees(student: Student, test: Split, compute: Compute) -> dict[str, Any]:
+    """For the report's gallery: attention `(n, h, w)` by tap on some test images, and filters."""
     rows = spread(len(test), LOOKED_AT)
     taps = student.depth_taps()
     features = predict_features(student, test.images[rows], taps, compute)

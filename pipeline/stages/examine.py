@@ -30,6 +30,7 @@ SEED = 0  # of which test images are corrupted
 
 
 def examine(params: Params, variant: Variant) -> None:
+    """Write what a network does beyond its task to EVIDENCE, and the means of it to SUMMARIES."""
     compute = choose_compute(params.runtime)
     names = {TEACHER: TEACHER, UNTRAINED: f"{UNTRAINED}-{variant.seed}"}
     name = names.get(variant.mode, variant.name)

@@ -32,6 +32,10 @@ COMPUTE = Compute(torch.device("cpu"), bfloat16=False)
 
 
 def export(folder: Path) -> None:
+    """Write the student in `folder` to EXPORTS in three forms, each scored on the test split.
+
+    A MenteeError where a form in float32 does not answer within TOLERANCE of the student.
+    """
     student = load_student(folder)
     test, labelled = (read_split(PREPARED_FILE, name) for name in ("test", "labelled"))
     if test.class_names != student.card.class_names:

@@ -8,6 +8,7 @@ from pipeline.tuned import CARD_FILE, TUNED, WEIGHTS_FILE, origin
 
 
 def finetune(params: Params) -> None:
+    """Write TUNED: the teacher's weights after tuning, or a card that says it stays as it is."""
     if params.finetune.layers == "none":
         with replaced_whole(TUNED) as fresh:
             write_json(fresh / CARD_FILE, {"origin": {"layers": "none"}})

@@ -35,6 +35,10 @@ LITTLE = 0.1  # of the way from chance to perfect answers
 
 
 def head(params: Params) -> None:
+    """Write task_logits and task_uncertainty of every split, and the head's scores to HEAD_FILE.
+
+    A MenteeError where the tap's features are maps, or a cache is not of the prepared images.
+    """
     splits = {name: read_split(PREPARED_FILE, name) for name in SPLITS}
     if params.head.fit:
         chosen = fit(params, splits["labelled"], splits["validation"])

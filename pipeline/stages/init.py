@@ -26,6 +26,10 @@ KEPT_BY_DVC = "# What DVC keeps"  # where the part of .gitignore begins that hol
 
 
 def init(project: Path, images: Path, skip_broken: bool) -> None:
+    """Write dvc.yaml, params.yaml and .gitignore for `images` to the folder `project`.
+
+    A MenteeError where a project is there already, or a file is broken and not to be skipped.
+    """
     for name in (PARAMS_FILE, STAGES_FILE):
         if (project / name).exists():
             raise MenteeError(f"{project / name} is there already: name another folder")

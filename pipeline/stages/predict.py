@@ -28,6 +28,7 @@ class Answer:
 
     @property
     def probability(self) -> float:
+        """That of the likeliest class, 0 .. 1."""
         return self.probabilities[self.name]
 
 
@@ -73,6 +74,7 @@ def find_images(images: Iterable[Path]) -> list[Path]:
 def answer_batch(
     network: Student | Exported, compute: Compute, paths: list[Path]
 ) -> Iterator[Answer | MenteeError]:
+    """An answer for each path in turn, or what is wrong with its file."""
     pictures: dict[Path, np.ndarray] = {}
     broken: dict[Path, MenteeError] = {}
     for path in paths:

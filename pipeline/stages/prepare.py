@@ -15,6 +15,10 @@ RAW = Path("data/raw")
 
 
 def prepare(params: Params) -> None:
+    """Read `data.source`, split it and write PREPARED_FILE.
+
+    A MenteeError where the source cannot be read or has too few images for what `data` asks.
+    """
     dataset = load_dataset(params.data, RAW)
     rows = draw_splits(dataset, params.data)
     splits = []

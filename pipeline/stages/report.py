@@ -24,6 +24,7 @@ REPORTS = Path("reports")
 
 
 def report(params: Params) -> None:
+    """Write index.html, results.txt and the tables of `dvc plots` to REPORTS; runs no network."""
     here, absent = here_and_absent(params)
     rows = gather_rows(params, here)
     sentence = headline(rows, params.data.unlabelled, absent)

@@ -14,6 +14,7 @@ SEED = 0  # of what is held out where there is no official test set
 
 
 def targets(params: Params) -> None:
+    """Write a prepared file, splits labelled and test, for each of `examine.targets` to TARGETS."""
     with replaced_whole(TARGETS) as fresh:
         for name, source in params.examine.targets.items():
             data = params.data.model_copy(update={"source": source})

@@ -64,6 +64,10 @@ class Run:
 
 
 def train(params: Params, variant: Variant) -> None:
+    """Train one student and write it to STUDENTS, from its last checkpoint if it was killed.
+
+    A MenteeError where params have no such variant, a cache does not suit it, or a term diverges.
+    """
     with joined() as ranks:
         run = set_up(params, variant, ranks)
         say(
@@ -214,6 +218,7 @@ def find(params: Params, variant: Variant) -> tuple[Mode, Settings]:
 
 
 def refuse_shared(labelled: Split, validation: Split) -> None:
+    """A MenteeError where an image is both learnt from and validated on."""
     shared = set(labelled.ids) & set(validation.ids)
     if shared:
         raise MenteeError(

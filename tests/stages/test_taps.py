@@ -2,12 +2,14 @@
 
 import subprocess
 import sys
+from collections import OrderedDict
 from pathlib import Path
 
 import numpy as np
 import pytest
 import torch
 from caches import mentee
+from torch import nn
 
 from pipeline.params import load_params
 from pipeline.stages.head import doubt
@@ -45,6 +47,22 @@ def test_shapes_are_those_that_the_modules_put_out() -> None:
 def test_a_transformer_has_no_maps_to_suggest() -> None:
     done = mentee("taps", "timm:vit_tiny_patch16_224", "--input-size", 224, "--depth", 1)
     assert "pooled: {module:" in done.output and "middle:" not in done.output
+
+
+def test_a_file_of_torch_export_is_shown_with_the_taps_that_suit_it(tmp_path: Path) -> None:
+    layers = {"early": nn.Conv2d(3, 4, 3, stride=2), "late": nn.Conv2d(4, 6, 3, stride=2),
+              "pooled": nn.Sequential(nn.AdaptiveAvgPool2d(1), nn.Flatten()),
+              "classifier": nn.Linear(6, 5)}  # fmt: skip
+    network, batch = nn.Sequential(OrderedDict(layers)), ({0: torch.export.Dim("n")},)
+    example = (torch.zeros(2, 3, 64, 64),)
+    program = torch.export.export(network, example, dynamic_shapes=batch)
+    torch.export.save(program, tmp_path / "mine.pt2")
+    done = mentee("taps", f"export:{tmp_path / 'mine.pt2'}", "--input-size", 64, "--depth", 1)
+    assert done.exit_code == 0, done.output
+    lines = [line.split()[:6] for line in done.output.splitlines()]
+    assert ["late", "6", "x", "15", "x", "15"] in lines
+    assert "middle: {module: early, grid: 4}" in done.output
+    assert "pooled: {module: pooled, grid: 1}" in done.output
 
 
 @pytest.mark.parametrize(
