@@ -52,6 +52,9 @@ class Encoding(Protocol):
 
 
 class _Decoding:
+    def decode(self, arrays: Arrays) -> np.ndarray:
+        raise NotImplementedError
+
     def max_error(self, values: np.ndarray, arrays: Arrays) -> float:
         """How far a decoded value is off at most."""
         return _largest_difference(self.decode(arrays), values)

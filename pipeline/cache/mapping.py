@@ -74,7 +74,8 @@ class Region:
         for piece, copied in zip(pieces, copies, strict=True):
             with open(piece.path, "rb") as file:
                 file.seek(piece.offset)
-                if file.readinto(copied[: piece.rows * layout.bytes]) < piece.rows * layout.bytes:
+                wanted = copied[: piece.rows * layout.bytes].data
+                if file.readinto(wanted) < len(wanted):
                     raise _truncated(piece)
         return copies.reshape(-1).data
 

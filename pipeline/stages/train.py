@@ -240,7 +240,7 @@ def make_probes(
 ) -> list[tuple[Pair, torch.nn.Module]]:
     """A probe for every pair that is asked for, fitted to the shapes of both sides."""
     shapes = student.feature_shapes({probe.student for probe in asked})
-    made = []
+    made: list[tuple[Pair, torch.nn.Module]] = []
     for probe in asked:
         kind = lessons.features[probe.teacher]
         mean, std = map(torch.from_numpy, kind.statistics())
