@@ -21,7 +21,7 @@ class Shuffle:
 
     def __init__(self, size: int, generator: np.random.Generator):
         self.size, self._generator = size, generator
-        self.left = np.empty(0, dtype=np.int64)  # of the order that is being dealt
+        self.left: np.ndarray = np.empty(0, dtype=np.int64)  # of the order that is being dealt
 
     def take(self, count: int) -> np.ndarray:
         dealt = [self.left[:count]]

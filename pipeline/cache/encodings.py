@@ -165,7 +165,7 @@ class PackedPerChannel(AffinePerChannel):
 
     def decode(self, arrays: Arrays) -> np.ndarray:
         packed = arrays[VALUES]
-        numbers = np.stack([packed & 15, packed >> 4], axis=2).reshape(len(packed), -1)
+        numbers: np.ndarray = np.stack([packed & 15, packed >> 4], axis=2).reshape(len(packed), -1)
         numbers = numbers[:, : prod(self.shape)].reshape(-1, *self.shape)
         return super().decode(arrays | {VALUES: numbers})
 
