@@ -11,12 +11,13 @@ demo: .venv/installed  ## the whole pipeline on CIFAR-10, then the table and the
 	@cat reports/results.txt
 	@echo "report: $(CURDIR)/reports/index.html"
 
-test: .venv/installed-test
+test: lint
 	python -m pytest -n 2 --dist loadgroup
 
 lint: .venv/installed-test
 	ruff check .
 	ruff format --check .
+	mypy
 
 clean:  ## remove what was made; downloads and DVC's cache stay
 	rm -rf .venv .work students metrics evidence runs reports data/prepared data/teacher data/targets data/cache

@@ -292,3 +292,4 @@ class Runtime(Block):
     device: str = Field(pattern=r"^(auto|cpu|cuda(:\d+)?)$")
     threads: int = Field(ge=0)
     resident_share: Fraction = 0.5
+    tensorboard: str | None = None

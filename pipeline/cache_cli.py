@@ -1,13 +1,14 @@
 """`mentee cache ...`: looking after caches, one's own and those of others."""
 
 import json
-from collections.abc import Iterator
+from collections.abc import Iterable, Iterator
 from contextlib import contextmanager
 from pathlib import Path
 
 import click
 
 from pipeline.errors import MenteeError, printable
+from pipeline.options import JSON, show
 
 CACHES = click.argument(
     "path", type=click.Path(path_type=Path), default="data/cache", metavar="[PATH]"
@@ -41,7 +42,7 @@ def cache() -> None:
 
 @cache.command()
 @CACHES
-@click.option("--json", "as_json", is_flag=True, help="The card as JSON.")
+@JSON
 def inspect(path: Path, as_json: bool) -> None:
     """Show the card of a cache: teacher, data, views, kinds, bytes, who may read it.
 
@@ -50,14 +51,14 @@ def inspect(path: Path, as_json: bool) -> None:
     from pipeline.cache.card import card, card_lines
 
     content = card(path)
-    lines = [json.dumps(content, indent=2)] if as_json else map(printable, card_lines(content))
-    click.echo("\n".join(lines))
+    show(content, card_lines(content), as_json)
 
 
 @cache.command()
 @CACHES
 @click.option("--views", is_flag=True, help="Also replay every view and compare its pixels.")
-def verify(path: Path, views: bool) -> None:
+@JSON
+def verify(path: Path, views: bool, as_json: bool) -> None:
     """Compare every byte with its digest, and every shard with its place.
 
     Prints a line for each thing that is wrong, with the file and the data set, and exits with 1
@@ -69,46 +70,49 @@ def verify(path: Path, views: bool) -> None:
     from pipeline.cache.verify import verify_kind
 
     kinds = find_kinds(path)
-    wrong: set[str] = set()  # several kinds may find the same thing beside them
-    size = sum(entry.bytes for _, manifest in kinds.values() for entry in manifest.entries)
-    for folder, manifest in kinds.values():
-        for finding in verify_kind(folder, manifest):
-            if finding not in wrong:
+    wrong: list[str] = []
+
+    def note(findings: Iterable[str]) -> None:
+        for finding in findings:
+            if finding in wrong:  # several kinds may find the same thing beside them
+                continue
+            wrong.append(finding)
+            if not as_json:
                 click.echo(printable(finding))
-            wrong.add(finding)
+
+    for folder, manifest in kinds.values():
+        note(verify_kind(folder, manifest))
     if views and not wrong:
         from pipeline.stages.replay import replay_all
 
-        for finding in replay_all(kinds):
-            click.echo(finding)
-            wrong.add(finding)
+        note(replay_all(kinds))
+    entries = [entry for _, manifest in kinds.values() for entry in manifest.entries]
+    shards, size = len(entries), sum(entry.bytes for entry in entries)
+    if as_json:
+        content = {"kinds": len(kinds), "shards": shards, "bytes": size, "wrong": wrong}
+        click.echo(json.dumps(content, indent=2))
     if wrong:
         things = f"{len(wrong)} thing{'s' * (len(wrong) > 1)}"
         raise MenteeError(f"{things} wrong under {path}, listed above: pull or dump them again")
-    shards = sum(len(manifest.entries) for _, manifest in kinds.values())
-    click.echo(f"{path}: {shards} shards in {len(kinds)} kinds, {size / 1e6:,.1f} MB, all whole")
+    if not as_json:
+        click.echo(
+            f"{path}: {shards} shards in {len(kinds)} kinds, {size / 1e6:,.1f} MB, all whole"
+        )
 
 
 @cache.command()
 @click.argument("one", type=click.Path(path_type=Path))
 @click.argument("other", type=click.Path(path_type=Path))
-def diff(one: Path, other: Path) -> None:
+@JSON
+def diff(one: Path, other: Path, as_json: bool) -> None:
     """Say what of two caches' specs differs, kind by kind; nothing if they fit together.
 
     Example: mentee cache diff data/cache ../theirs/data/cache
     """
-    from pipeline.cache.kinds import differences, find_kinds, short
+    from pipeline.cache.kinds import compare, compared_lines, find_kinds
 
-    left, right = find_kinds(one), find_kinds(other)
-    for path in sorted(left.keys() | right.keys()):
-        if path not in left or path not in right:
-            click.echo(f"{path}: only in {one if path in left else other}")
-            continue
-        first, second = left[path][1], right[path][1]
-        for key, (mine, theirs) in differences(first.spec, second.spec).items():
-            click.echo(printable(f"{path}: {key}: {short(mine)} | {short(theirs)}"))
-        if first.views != second.views:
-            click.echo(f"{path}: views: {first.views} | {second.views}")
+    content = compare(find_kinds(one), find_kinds(other))
+    show(content, compared_lines(content, one, other), as_json)
 
 
 @cache.command()
@@ -193,7 +197,8 @@ def export(path: Path, out: Path, form: str) -> None:
 
 
 @cache.command()
-def estimate() -> None:
+@JSON
+def estimate(as_json: bool) -> None:
     """Say what a dump with these params will cost in bytes and hours, and when it pays.
 
     Measures the teacher on real views and the disk. Needs `mentee prepare` first.
@@ -203,10 +208,10 @@ def estimate() -> None:
     from pipeline.params import load_params
 
     params = load_params()
-    from pipeline.stages.estimate import estimate
+    from pipeline.stages.estimate import estimate, estimate_lines
 
-    for line in estimate(params):
-        click.echo(line)
+    cost = estimate(params)
+    show(cost.content(), estimate_lines(cost), as_json)
 
 
 @cache.command()

@@ -99,7 +99,7 @@ def _read_authors(archive: Path) -> Arrays:
 def _read_batches(read: Callable[[str], bytes]) -> Arrays:
     """Records of one label byte and 3 x 32 x 32 bytes, channel by channel."""
     names = [f"data_batch_{i}.bin" for i in range(1, 6)] + ["test_batch.bin"]
-    records = np.frombuffer(b"".join(read(name) for name in names), dtype=np.uint8)
+    records: np.ndarray = np.frombuffer(b"".join(read(name) for name in names), dtype=np.uint8)
     if records.size != 60_000 * 3073:
         raise MenteeError(f"{AUTHORS_FOLDER} is incomplete: fetch it again")
     records = records.reshape(60_000, 3073)

@@ -5,15 +5,22 @@ Heavy imports stand inside the commands, so that `mentee --help` answers at once
 
 import os
 import sys
+import traceback
 
 import click
 
 from pipeline.cache_cli import cache
 from pipeline.errors import MenteeError
 from pipeline.files import explain
-from pipeline.user_cli import export, init, predict
+from pipeline.options import SEED, SETTINGS, mode
+from pipeline.progress import telling
+from pipeline.user_cli import export, init, predict, taps, teachers
+from pipeline.variants import TEACHER, UNTRAINED
 
 SHARED = ("dump", "train")  # what torchrun may start several processes of
+
+
+MENDED_BY_USER, INTERRUPTED = 1, 130  # exit codes; click's are 0, and 2 for wrong usage
 
 
 class Commands(click.Group):
@@ -22,26 +29,37 @@ class Commands(click.Group):
     def invoke(self, context: click.Context) -> object:
         try:
             return super().invoke(context)
-        except MenteeError as error:
-            click.echo(f"error: {error}", err=True)
         except BrokenPipeError:
             raise  # who reads has read enough, as `head` does: click ends quietly
-        except OSError as error:
-            click.echo(f"error: {explain(error)}", err=True)
-        except KeyboardInterrupt:
-            click.echo("error: interrupted; run it again, a dump goes on where it was", err=True)
-        sys.exit(1)
+        except (MenteeError, OSError, KeyboardInterrupt) as error:
+            if context.params["verbose"]:
+                traceback.print_exc()
+            click.echo(f"error: {one_line(error)}", err=True)
+            sys.exit(INTERRUPTED if isinstance(error, KeyboardInterrupt) else MENDED_BY_USER)
+
+
+def one_line(error: BaseException) -> str:
+    if isinstance(error, KeyboardInterrupt):
+        return "interrupted; run it again, a dump goes on where it was"
+    return explain(error) if isinstance(error, OSError) else str(error)
 
 
 @click.group(cls=Commands, context_settings={"help_option_names": ["-h", "--help"]})
 @click.version_option(package_name="mentee")
+@click.option("-q", "--quiet", is_flag=True, envvar="MENTEE_QUIET",
+              help="Print results, warnings and errors only.")  # fmt: skip
+@click.option("-v", "--verbose", is_flag=True, envvar="MENTEE_VERBOSE",
+              help="Say when each line was printed, and where an error comes from.")  # fmt: skip
 @click.pass_context
-def main(context: click.Context) -> None:
+def main(context: click.Context, quiet: bool, verbose: bool) -> None:
     """Train small image networks from scratch, taught offline by a large pretrained one.
 
     The commands are the stages of dvc.yaml, in this order. `dvc repro` runs those that are out of
     date; each also runs by itself, reading params.yaml in the current folder.
     """
+    if quiet and verbose:
+        raise click.UsageError("--quiet and --verbose exclude each other.")
+    context.with_resource(telling(story=not quiet, stamped=verbose))
     if int(os.environ.get("WORLD_SIZE", 1)) > 1 and context.invoked_subcommand not in SHARED:
         raise MenteeError(
             f"{context.invoked_subcommand} runs in one process: start it without torchrun, which "
@@ -49,7 +67,7 @@ def main(context: click.Context) -> None:
         )
 
 
-for command in (cache, init, export, predict):
+for command in (cache, init, export, predict, teachers, taps):
     main.add_command(command)
 
 
@@ -120,9 +138,9 @@ def head() -> None:
 
 
 @main.command()
-@click.argument("mode")
-@click.option("--settings", default="plain", show_default=True, help="A block under settings.")
-@click.option("--seed", default=0, show_default=True, type=click.IntRange(0, 2**32 - 1))
+@mode()
+@SETTINGS
+@SEED
 def train(mode: str, settings: str, seed: int) -> None:
     """Train one student from the caches (stage two).
 
@@ -140,9 +158,9 @@ def train(mode: str, settings: str, seed: int) -> None:
 
 
 @main.command()
-@click.argument("mode")
-@click.option("--settings", default="plain", show_default=True, help="A block under settings.")
-@click.option("--seed", default=0, show_default=True, type=click.IntRange(0, 2**32 - 1))
+@mode(TEACHER)
+@SETTINGS
+@SEED
 def evaluate(mode: str, settings: str, seed: int) -> None:
     """Score a student, or the teacher, on the test split.
 
@@ -151,7 +169,7 @@ def evaluate(mode: str, settings: str, seed: int) -> None:
     Example: mentee evaluate obedient --seed 1
     """
     from pipeline.params import load_params
-    from pipeline.variants import TEACHER, Variant
+    from pipeline.variants import Variant
 
     params = load_params()
     from pipeline.stages.evaluate import evaluate, evaluate_teacher
@@ -163,10 +181,10 @@ def evaluate(mode: str, settings: str, seed: int) -> None:
 
 
 @main.command()
-@click.argument("mode")
-@click.option("--settings", default="plain", show_default=True, help="A block under settings.")
+@mode()
+@SETTINGS
 @click.option("--labels", required=True, type=click.IntRange(1), help="A class.")
-@click.option("--seed", default=0, show_default=True, type=click.IntRange(0, 2**32 - 1))
+@SEED
 def efficiency(mode: str, settings: str, labels: int, seed: int) -> None:
     """Train one student, and its teacher's head, on fewer labels, and score it.
 
@@ -185,10 +203,10 @@ def efficiency(mode: str, settings: str, labels: int, seed: int) -> None:
 
 
 @main.command()
-@click.argument("mode")
+@mode()
 @click.option("--learning-rate", required=True, type=click.FloatRange(0, 10, min_open=True))
 @click.option("--depth", required=True, type=click.IntRange(3, 100), help="Of fiveconv.")
-@click.option("--seed", default=0, show_default=True, type=click.IntRange(0, 2**32 - 1))
+@SEED
 def stability(mode: str, learning_rate: float, depth: int, seed: int) -> None:
     """Train shortly at some learning rate, and record whether it gets anywhere.
 
@@ -223,9 +241,9 @@ def targets() -> None:
 
 
 @main.command()
-@click.argument("mode")
-@click.option("--settings", default="plain", show_default=True, help="A block under settings.")
-@click.option("--seed", default=0, show_default=True, type=click.IntRange(0, 2**32 - 1))
+@mode(TEACHER, UNTRAINED)
+@SETTINGS
+@SEED
 def examine(mode: str, settings: str, seed: int) -> None:
     """Try a network on corrupted images, and its features on other data sets.
 
@@ -257,37 +275,6 @@ def report() -> None:
     from pipeline.stages.report import report
 
     report(params)
-
-
-@main.command()
-@click.argument("pattern", required=False)
-def teachers(pattern: str | None) -> None:
-    """List the teachers whose weights are here, with their size and licence where known.
-
-    With a PATTERN also those that could be downloaded.
-
-    Example: mentee teachers 'resnet*'
-    """
-    from pipeline.stages.list_teachers import list_teachers
-
-    list_teachers(pattern)
-
-
-@main.command()
-@click.argument("model")
-@click.option("--input-size", default=160, show_default=True, type=click.IntRange(16, 1024))
-@click.option("--depth", default=2, show_default=True, type=click.IntRange(1),
-              help="Levels of modules inside modules.")  # fmt: skip
-def taps(model: str, input_size: int, depth: int) -> None:
-    """Show a network's modules and what they put out, and suggest taps.
-
-    MODEL is as under teacher.model: timm:NAME, torchvision:NAME or export:PATH.
-
-    Example: mentee taps torchvision:vgg19 --depth 1
-    """
-    from pipeline.stages.taps import taps
-
-    taps(model, input_size, depth)
 
 
 @main.command()

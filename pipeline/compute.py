@@ -34,6 +34,13 @@ class Compute:
         return f"{name}, {self.precision}"
 
 
+def own_cores() -> int:
+    """How many cores this process may use, as far as the system says."""
+    if hasattr(os, "sched_getaffinity"):  # not on macOS and Windows
+        return len(os.sched_getaffinity(0))
+    return os.cpu_count() or 1
+
+
 def choose_compute(runtime: Runtime) -> Compute:
     """The device that params ask for, or the best one that is here, and its fast precision.
 
@@ -41,7 +48,7 @@ def choose_compute(runtime: Runtime) -> Compute:
     """
     ranks = launched()
     if ranks.local_count > 1:
-        cores = runtime.threads or len(os.sched_getaffinity(0))
+        cores = runtime.threads or own_cores()
         torch.set_num_threads(max(1, cores // ranks.local_count))
     elif runtime.threads:
         torch.set_num_threads(runtime.threads)

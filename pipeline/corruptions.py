@@ -28,7 +28,7 @@ def gaussian_noise(images: np.ndarray, deviation: float) -> np.ndarray:
 
 def _normal(image: np.ndarray) -> np.ndarray:
     """Standard normal float32 of an image's shape, keyed by its pixels."""
-    digest = hashlib.blake2b(np.ascontiguousarray(image), digest_size=8).digest()
+    digest = hashlib.blake2b(np.ascontiguousarray(image).data, digest_size=8).digest()
     generator = np.random.default_rng(int.from_bytes(digest, "little"))
     return generator.standard_normal(image.shape, dtype=np.float32)
 

@@ -12,7 +12,7 @@ from pipeline.blocks import Data
 from pipeline.cifar10 import CLASS_NAMES as CIFAR10_CLASSES
 from pipeline.cifar10 import read_cifar10
 from pipeline.errors import MenteeError
-from pipeline.folders import Problems, list_images, pictures_of
+from pipeline.folders import Problems, Sample, list_images, pictures_of
 from pipeline.images import to_square, upright
 from pipeline.progress import track
 
@@ -88,6 +88,7 @@ def _torchvision(name: str, raw: Path, size: int) -> Dataset:
 def _torchvision_split(kind: Callable, raw: Path, train: bool) -> Sequence:
     """The data sets of torchvision say `train=True` or `split="train"`."""
     arguments = inspect.signature(kind).parameters
+    which: dict[str, bool | str]
     if "train" in arguments:
         which = {"train": train}
     elif "split" in arguments:
@@ -111,7 +112,8 @@ def _own(data: Data) -> Dataset:
         raise MenteeError(f"data.source: {error}") from None
     size = data.image_size
     images = np.empty((len(listing.samples), size, size, 3), dtype=np.uint8)
-    problems, kept = Problems(), []
+    problems = Problems()
+    kept: list[Sample] = []
     for sample, picture in pictures_of(listing, problems):
         images[len(kept)] = to_square(picture, size)
         kept.append(sample)

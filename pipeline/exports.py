@@ -101,6 +101,7 @@ def write_onnx(program: torch.export.ExportedProgram, about: About, path: Path) 
         made = torch.onnx.export(
             program, input_names=[INPUT], output_names=[OUTPUT], dynamo=True, verbose=False
         )
+    assert made, "dynamo=True makes a program"
     made.model.metadata_props[METADATA] = about.model_dump_json()
     made.save(path)
 
@@ -110,7 +111,7 @@ def write_onnx_in_8_bits(whole: Path, pictures: np.ndarray, path: Path) -> None:
 
     Their ranges are those that `pictures` uint8 `(n, 3, s, s)` show.
     """
-    quantization = library("onnxruntime.quantization")
+    quantization: Any = library("onnxruntime.quantization")
     kinds = quantization.QuantType
 
     class Reader(quantization.CalibrationDataReader):

@@ -21,7 +21,7 @@ def written_whole(path: Path) -> Iterator[Path]:
     partial = path.with_name(f".{path.name}.{os.getpid()}.partial")
     try:
         yield partial
-        with open(partial, "rb") as written:
+        with open(partial, "r+b") as written:  # Windows syncs nothing that is open for reading
             os.fsync(written.fileno())
         os.replace(partial, path)
     except OSError as error:

@@ -11,7 +11,7 @@ from PIL import Image
 from pipeline.errors import MenteeError, reason
 from pipeline.images import is_picture, open_picture
 from pipeline.prepared import NO_LABEL
-from pipeline.progress import say, track
+from pipeline.progress import track, warn
 
 UNLABELLED = ("unlabelled", "unlabeled")  # folders that are no class
 COLUMNS = ("path", "label")
@@ -51,7 +51,7 @@ class Problems:
         kinds = {"broken": self.broken, "conflict": self.conflicts, "copy": self.copies}
         for kind, lines in kinds.items():
             for line in lines:
-                say(f"{kind}: {line}")
+                warn(f"{kind}: {line}")
         if self.conflicts:
             raise MenteeError(f"{_first(self.conflicts)}: keep the one that is right")
         if self.broken and not skip_broken:
@@ -60,7 +60,7 @@ class Problems:
                 f"`mentee init --skip-broken` writes"
             )
         if self.broken or self.copies:
-            say(f"left out: {len(self.broken)} broken image files, {len(self.copies)} copies")
+            warn(f"left out: {len(self.broken)} broken image files, {len(self.copies)} copies")
 
 
 def _first(lines: list[str]) -> str:
@@ -73,7 +73,7 @@ def list_images(source: str) -> Listing:
     listing = {"folder": _list_folder, "csv": _list_table}[kind](Path(path))
     if ignored := listing.ignored:
         names = ", ".join(str(file) for file in ignored[:5]) + ", ..." * (len(ignored) > 5)
-        say(f"not used: {len(ignored)} files in {path} that are no images of a class: {names}")
+        warn(f"not used: {len(ignored)} files in {path} that are no images of a class: {names}")
     return listing
 
 

@@ -61,5 +61,5 @@ def to_grid(maps: torch.Tensor, largest: int) -> torch.Tensor:
     """Averages over a grid of at most `largest` x `largest`; `(n, C)` stays as it is."""
     if maps.dim() == 2:
         return maps.float()
-    grid = [min(largest, side) for side in maps.shape[2:]]
-    return F.adaptive_avg_pool2d(maps.float(), grid)
+    height, width = (min(largest, side) for side in maps.shape[2:])
+    return F.adaptive_avg_pool2d(maps.float(), (height, width))

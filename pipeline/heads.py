@@ -3,7 +3,7 @@
 import hashlib
 from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
-from typing import Any, Protocol
+from typing import Any, Protocol, TypeVar
 
 import numpy as np
 from scipy.special import log_softmax
@@ -24,6 +24,9 @@ class Head(Protocol):
 
     def describe(self) -> dict[str, Any]:
         """What decides its answers, as a cache's spec and the metrics record it."""
+
+
+AnyHead = TypeVar("AnyHead", bound=Head)
 
 
 def entropy_of(logs: np.ndarray) -> np.ndarray:
@@ -94,7 +97,7 @@ def common_scale(std: np.ndarray) -> np.ndarray:
     return np.full_like(std, np.sqrt(np.mean(np.square(std, dtype=np.float64))))
 
 
-def choose_head(heads: Iterable[Head], validation: np.ndarray, labels: np.ndarray) -> Head:
+def choose_head(heads: Iterable[AnyHead], validation: np.ndarray, labels: np.ndarray) -> AnyHead:
     """The head under which validation, features `(n, C)` and labels `(n,)`, is likeliest."""
     return min(heads, key=lambda head: score(head.predict(validation)[0], labels)["nll"])
 

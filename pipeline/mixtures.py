@@ -21,7 +21,7 @@ class Shuffle:
 
     def __init__(self, rows: np.ndarray, generator: np.random.Generator):
         self.rows, self._generator = rows, generator
-        self.left = np.empty(0, dtype=np.int64)  # of the order that is being dealt
+        self.left: np.ndarray = np.empty(0, dtype=np.int64)  # of the order that is being dealt
 
     def take(self, count: int) -> np.ndarray:
         """The next `count` rows, int64 `(count,)`; an order that is used up is drawn anew."""
@@ -67,7 +67,8 @@ class Mixture:
         wanted = round(value_at(self.share, t) * self.batch_size) if len(self._lessons) > 1 else 0
         from_unlabelled = min(wanted, self.batch_size - 1)
         counts = (self.batch_size - from_unlabelled, from_unlabelled)
-        batches, samples = [], []
+        batches: list[Batch] = []
+        samples: list[np.ndarray] = []
         parts = zip(self._lessons, self._orders, counts, self._starts, strict=False)
         for lessons, order, count, start in parts:
             if count:
@@ -84,7 +85,7 @@ class Mixture:
         """Views of any samples for `batch`, which shows `samples`: the cache is the memory bank."""
         total = sum(len(lessons.split) for lessons in self._lessons)
         drawn = np.sort(self._generator.integers(total, size=NEGATIVES))
-        negatives = {tap: [] for tap in self.contrasted}
+        negatives: dict[str, list[torch.Tensor]] = {tap: [] for tap in self.contrasted}
         for lessons, start in zip(self._lessons, self._starts, strict=False):
             rows = drawn[(drawn >= start) & (drawn < start + len(lessons.split))] - start
             views = self._generator.integers(lessons.views, size=len(rows))

@@ -40,7 +40,7 @@ class Split:
         """SHA-256 over ids, labels, pixels and class names: what a cache says it was made for."""
         digest = hashlib.sha256(json.dumps([self.ids, self.class_names]).encode())
         digest.update(self.labels.astype("<i8").tobytes())
-        digest.update(np.ascontiguousarray(self.images))
+        digest.update(np.ascontiguousarray(self.images).data)
         return digest.hexdigest()
 
 

@@ -3,6 +3,7 @@
 import sys
 import time
 from collections.abc import Iterable, Iterator
+from contextlib import contextmanager
 from types import TracebackType
 from typing import TYPE_CHECKING, TypeVar
 
@@ -15,9 +16,31 @@ BAR_DELAY = 0.5  # seconds before a bar appears: a quick loop draws none
 PLAIN_INTERVAL = 2.0  # seconds to the first plain line; the gaps grow with the time taken
 PLAIN_LONGEST = 30.0  # seconds between plain lines at most
 
+_story = True  # whether lines and bars are shown
+_since: float | None = None  # the moment from which lines say when they were printed
+
+
+@contextmanager
+def telling(story: bool, stamped: bool = False) -> Iterator[None]:
+    """Whether lines and bars are shown, and whether lines say when, while the context lasts."""
+    global _story, _since
+    before = _story, _since
+    _story, _since = story, time.monotonic() if stamped else None
+    try:
+        yield
+    finally:
+        _story, _since = before
+
 
 def say(text: str) -> None:
     """Print one line of a stage's story, at once also through a pipe."""
+    if _story:
+        stamp = "" if _since is None else f"[{time.monotonic() - _since:7.1f} s] "
+        print(stamp + text, flush=True)
+
+
+def warn(text: str) -> None:
+    """Print one line that is no part of the story, and is shown whether or not that is."""
     print(text, flush=True)
 
 
@@ -27,7 +50,7 @@ class Progress:
     def __init__(self, what: str, total: int):
         self.what, self.total, self.done = what, total, 0
         self._start = self._last = time.monotonic()
-        self._bar = _bar() if sys.stdout.isatty() and total else None
+        self._bar = _bar() if _story and sys.stdout.isatty() and total else None
 
     def __enter__(self) -> "Progress":
         if self._bar:

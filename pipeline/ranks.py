@@ -124,7 +124,8 @@ def launched() -> Ranks:
     names = ("RANK", "WORLD_SIZE", "LOCAL_RANK", "LOCAL_WORLD_SIZE")
     if not dist.is_torchelastic_launched():
         return ALONE
-    return Ranks(*(int(os.environ[name]) for name in names))
+    rank, count, local_rank, local_count = (int(os.environ[name]) for name in names)
+    return Ranks(rank, count, local_rank, local_count)
 
 
 def fresh(store: dist.Store, ranks: Ranks) -> dist.Store:

@@ -103,7 +103,7 @@ def _layers(
     block: type[Block] | type[PreActivationBlock], blocks: int, channels: Sequence[int]
 ) -> dict[str, nn.Module]:
     """layer1 to layer3 of so many blocks; channels: the stem's, then the layers'."""
-    layers = {}
+    layers: dict[str, nn.Module] = {}
     for number in (1, 2, 3):
         before, after = channels[number - 1 : number + 1]
         first = block(before, after, stride=1 if number == 1 else 2)

@@ -67,7 +67,8 @@ def here_and_absent(params: Params) -> tuple[list[Variant], list[Variant]]:
 
     `dvc repro --pull --allow-missing` leaves in the remote what it does not train again.
     """
-    here, absent = [], []
+    here: list[Variant] = []
+    absent: list[Variant] = []
     for variant in params.variants():
         files = (_scores_file(variant.name), curve_file(variant.name, CURVE))
         (here if all(map(Path.exists, files)) else absent).append(variant)

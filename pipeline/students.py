@@ -84,6 +84,9 @@ class Card:
 class Student(nn.Module):
     """A network that takes uint8 pictures `(n, 3, s, s)` and gives logits `(n, classes)`."""
 
+    scale: torch.Tensor
+    shift: torch.Tensor
+
     def __init__(self, card: Card):
         super().__init__()
         self.card = card
@@ -213,7 +216,8 @@ def _timm(name: str, card: Card) -> nn.Module:
     if name not in known:
         raise MenteeError(f"student.model: timm has no {name!r}{near(name, known)}")
     own: dict[str, Any] = {}
-    if timm.get_pretrained_cfg(name).fixed_input_size:
+    config = timm.get_pretrained_cfg(name)
+    if config and config.fixed_input_size:
         own["img_size"] = card.input_size
     return timm.create_model(name, num_classes=len(card.class_names), drop_rate=card.dropout, **own)
 

@@ -6,7 +6,7 @@ from collections.abc import Callable
 from dataclasses import dataclass
 from functools import partial
 from pathlib import Path
-from typing import Any
+from typing import Any, cast
 
 import torch
 from safetensors.torch import load_file
@@ -86,7 +86,7 @@ def _timm(name: str, params: TeacherParams) -> Source:
     else:
         network = _timm_network(name)
         weights_digest = _fill(network, name, params.weights)
-    config = network.default_cfg
+    config = cast(dict[str, Any], network.default_cfg)
     return Source(network, config["mean"], config["std"], weights_digest)
 
 

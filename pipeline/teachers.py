@@ -1,6 +1,7 @@
 """Where teachers come from, and what they answer."""
 
 from dataclasses import dataclass
+from typing import Any
 
 import torch
 import torch.nn.functional as F
@@ -39,7 +40,8 @@ class Teacher:
         self.network = (
             network.eval()
             .requires_grad_(False)
-            .to(compute.device, memory_format=torch.channels_last)
+            .to(compute.device)
+            .to(memory_format=torch.channels_last)
         )
         self.mean, self.std = mean, std
         self.weights_digest = weights_digest
@@ -155,8 +157,9 @@ def check_independent(teacher: Teacher, model: str) -> None:
 def replace_classifier(network: nn.Module, classes: int) -> list[nn.Module]:
     """Give a network a fresh classifier over so many classes; returns what it consists of."""
     if hasattr(network, "reset_classifier"):  # all of timm's have it, none of torchvision's
-        network.reset_classifier(classes)
-        classifier = network.get_classifier()
+        own: Any = network  # whose type does not tell of timm's methods
+        own.reset_classifier(classes)
+        classifier = own.get_classifier()
         return list(classifier) if isinstance(classifier, tuple) else [classifier]
     path, last = [
         (path, module)
@@ -166,7 +169,8 @@ def replace_classifier(network: nn.Module, classes: int) -> list[nn.Module]:
     if isinstance(last, nn.Linear):
         fresh: nn.Module = nn.Linear(last.in_features, classes, last.bias is not None)
     else:  # SqueezeNet's
-        fresh = nn.Conv2d(last.in_channels, classes, last.kernel_size)
+        height, width = last.kernel_size
+        fresh = nn.Conv2d(last.in_channels, classes, (height, width))
     fresh = fresh.to(last.weight.device)
     network.set_submodule(path, fresh)
     return [fresh]

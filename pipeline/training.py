@@ -3,6 +3,7 @@
 from collections.abc import Callable, Iterable, Iterator
 from dataclasses import dataclass
 from math import cos, pi
+from typing import Any, Protocol, cast
 
 import numpy as np
 import torch
@@ -26,6 +27,20 @@ PREDICT_BATCH = 250
 MOMENTUM = 0.9
 # Of the training: where the step schedule divides the learning rate by ten (Tian et al., 2020).
 MILESTONES = (0.625, 0.75, 0.875)
+
+
+class Sized(Protocol):
+    @property
+    def input_size(self) -> int: ...
+
+
+class Answering(Protocol):
+    """A student, or one that was exported: uint8 pictures `(n, 3, s, s)` to logits."""
+
+    @property
+    def card(self) -> Sized: ...
+    def eval(self) -> Any: ...
+    def __call__(self, pictures: torch.Tensor) -> torch.Tensor: ...
 
 
 @dataclass(frozen=True)
@@ -85,7 +100,7 @@ def fit(
     done = checkpoint.resume(parts, compute.device) if checkpoint else 0
     if done:
         say(f"going on after step {done}")
-    judged = averaged.module if averaged else student
+    judged = cast(Student, averaged.module) if averaged else student
     mix = mixing(settings, len(student.card.class_names))
     looks = {round(n * training.steps / training.validations)
              for n in range(1, training.validations + 1)}  # fmt: skip
@@ -213,7 +228,7 @@ class Watch:
 
 @torch.inference_mode()
 def predict_logits(
-    student: Student, images: np.ndarray, compute: Compute, what: str | None = None
+    student: Answering, images: np.ndarray, compute: Compute, what: str | None = None
 ) -> np.ndarray:
     """Logits float32 `(n, classes)` of plain images uint8 `(n, H, W, 3)`; sets eval mode.
 
@@ -242,7 +257,9 @@ def predict_features(
     return {tap: torch.cat(parts) for tap, parts in kept.items()}
 
 
-def answer_plain(student: Student, images: np.ndarray, compute: Compute) -> Iterator[torch.Tensor]:
+def answer_plain(
+    student: Answering, images: np.ndarray, compute: Compute
+) -> Iterator[torch.Tensor]:
     """Float32 logits of plain images, batch by batch; sets eval mode."""
     student.eval()
     height, width = images.shape[1:3]

@@ -1,11 +1,13 @@
 """The commands around the stages: a project for one's own images, and the use of a student."""
 
+import json
 import sys
 from pathlib import Path
 
 import click
 
 from pipeline.errors import MenteeError
+from pipeline.options import JSON, show
 
 
 @click.command()
@@ -48,7 +50,7 @@ def export(student: Path) -> None:
 @click.command()
 @click.argument("model", type=click.Path(path_type=Path))
 @click.argument("images", nargs=-1, required=True, type=click.Path(path_type=Path))
-@click.option("--json", "as_json", is_flag=True, help="Print JSON, with every class.")
+@JSON
 def predict(model: Path, images: tuple[Path, ...], as_json: bool) -> None:
     """Print the class of each image, with its probability.
 
@@ -58,8 +60,6 @@ def predict(model: Path, images: tuple[Path, ...], as_json: bool) -> None:
 
     Example: mentee predict students/obedient-plain-0 cat.jpg photos
     """
-    import json
-
     from pipeline.blocks import Runtime
     from pipeline.stages.predict import predict
 
@@ -80,3 +80,38 @@ def predict(model: Path, images: tuple[Path, ...], as_json: bool) -> None:
         click.echo(f"error: {error}", err=True)
     if broken:
         sys.exit(1)
+
+
+@click.command()
+@click.argument("pattern", required=False)
+@JSON
+def teachers(pattern: str | None, as_json: bool) -> None:
+    """List the teachers whose weights are here, with their size and licence where known.
+
+    With a PATTERN also those that could be downloaded.
+
+    Example: mentee teachers 'resnet*'
+    """
+    from pipeline.stages.list_teachers import list_teachers, teacher_lines
+
+    content = list_teachers(pattern)
+    show(content, teacher_lines(content, pattern), as_json)
+
+
+@click.command()
+@click.argument("model")
+@click.option("--input-size", default=160, show_default=True, type=click.IntRange(16, 1024))
+@click.option("--depth", default=2, show_default=True, type=click.IntRange(1),
+              help="Levels of modules inside modules.")  # fmt: skip
+@JSON
+def taps(model: str, input_size: int, depth: int, as_json: bool) -> None:
+    """Show a network's modules and what they put out, and suggest taps.
+
+    MODEL is as under teacher.model: timm:NAME, torchvision:NAME or export:PATH.
+
+    Example: mentee taps torchvision:vgg19 --depth 1
+    """
+    from pipeline.stages.taps import tap_lines, taps
+
+    content = taps(model, input_size, depth)
+    show(content, tap_lines(content), as_json)

@@ -54,7 +54,8 @@ def replay(images: torch.Tensor, regions: torch.Tensor, size: int) -> torch.Tens
     """
     shapes, member = torch.unique(regions[:, 2:4], dim=0, return_inverse=True)
     if len(shapes) == 1:
-        return _resampled_cut(images, regions, *shapes[0].tolist(), size)
+        height, width = shapes[0].tolist()
+        return _resampled_cut(images, regions, height, width, size)
     out = torch.empty(
         (len(images), 3, size, size), dtype=torch.uint8, device=images.device,
         memory_format=torch.channels_last,

@@ -52,6 +52,14 @@ def test_equal_caches_do_not_differ_and_others_say_in_what(root: Path, tmp_path:
     )
     other = make_cache(tmp_path / "other" / "labelled", spec).parent
     lines = mentee("cache", "diff", root, other).output.splitlines()
+    assert json.loads(mentee("cache", "diff", "--json", root, same).stdout) == {
+        "only_in_one": [], "only_in_other": [], "different": {}
+    }  # fmt: skip
+    content = json.loads(mentee("cache", "diff", "--json", root, other).stdout)
+    assert (content["only_in_one"], content["only_in_other"]) == (["labelled/features/late"], [])
+    changed = content["different"]["labelled/logits"]
+    assert changed["teacher.weights_sha256"] == ["a" * 64, "b" * 64]
+    assert changed["views"] == [3, 4]
     assert f"labelled/features/late: only in {root}" in lines
     assert "labelled/logits: views: 3 | 4" in lines
     assert f"labelled/logits: teacher.weights_sha256: {'a' * 57}... | {'b' * 57}..." in lines

@@ -3,6 +3,7 @@
 Scikit-learn's digits, the default teacher at 64 pixels, the real stages in temporary folders.
 """
 
+import json
 import re
 import shutil
 from pathlib import Path
@@ -109,6 +110,10 @@ def test_the_estimate_is_what_the_dump_then_writes(project: Path) -> None:
     assert sum(counts) == views
     assert "ms a view (measured)" in output
     assert "the dump pays from 1 student on" in output
+    content = json.loads(mentee("cache", "estimate", "--json").stdout)
+    assert sum(content["views"].values()) == views
+    assert sum(content["row_bytes"].values()) == written
+    assert (content["bytes"], content["students"]) == (written * views, 1)
 
 
 def test_the_estimate_needs_the_prepared_images(project: Path) -> None:

@@ -100,5 +100,5 @@ def test_jpeg_rounds_frequencies_to_the_steps_of_the_standard() -> None:
     frequencies = dctn(blocks - 128, axes=(3, 4), norm="ortho")
     inside = ((blocks > 0) & (blocks < 255)).all((3, 4))  # else values were cut
     for place, step in (((0, 0), 16), ((0, 1), 11), ((1, 0), 12), ((7, 7), 99)):
-        found = frequencies[..., *place][inside]
+        found = frequencies[(..., *place)][inside]
         assert np.abs(found - step * np.round(found / step)).max() < 2, "pixels are rounded too"

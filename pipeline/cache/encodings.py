@@ -56,6 +56,9 @@ class Encoding(Protocol):
 
 
 class _Decoding:
+    def decode(self, arrays: Arrays) -> np.ndarray:
+        raise NotImplementedError
+
     def max_error(self, values: np.ndarray, arrays: Arrays) -> float:
         """How far a decoded value is off at most."""
         return _largest_difference(self.decode(arrays), values)
@@ -166,7 +169,7 @@ class PackedPerChannel(AffinePerChannel):
 
     def decode(self, arrays: Arrays) -> np.ndarray:
         packed = arrays[VALUES]
-        numbers = np.stack([packed & 15, packed >> 4], axis=2).reshape(len(packed), -1)
+        numbers: np.ndarray = np.stack([packed & 15, packed >> 4], axis=2).reshape(len(packed), -1)
         numbers = numbers[:, : prod(self.shape)].reshape(-1, *self.shape)
         return super().decode(arrays | {VALUES: numbers})
 

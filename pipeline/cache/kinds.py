@@ -1,6 +1,7 @@
 """Which kinds lie under a folder: a whole cache, one split of it, or one kind alone."""
 
 import json
+from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
@@ -47,6 +48,36 @@ def differences(one: dict[str, Any], other: dict[str, Any]) -> dict[str, tuple[A
         for key in sorted(left.keys() | right.keys())
         if left.get(key) != right.get(key)
     }
+
+
+def compare(one: Found, other: Found) -> dict[str, Any]:
+    """What keeps two caches from fitting together.
+
+    `only_in_one` and `only_in_other`: paths of kinds; `different`: for each path that both have
+    and whose specs differ, by dotted key what stands there in one and in the other.
+    """
+    different = {}
+    for path in sorted(one.keys() & other.keys()):
+        mine, theirs = one[path][1], other[path][1]
+        found = differences(mine.spec, theirs.spec)
+        if mine.views != theirs.views:
+            found["views"] = mine.views, theirs.views
+        if found:
+            different[path] = found
+    return {
+        "only_in_one": sorted(one.keys() - other.keys()),
+        "only_in_other": sorted(other.keys() - one.keys()),
+        "different": different,
+    }
+
+
+def compared_lines(content: dict[str, Any], one: Path, other: Path) -> Iterator[str]:
+    """The same for people; nothing where two caches fit together."""
+    for paths, root in ((content["only_in_one"], one), (content["only_in_other"], other)):
+        yield from (f"{path}: only in {root}" for path in paths)
+    for path, found in content["different"].items():
+        for key, (mine, theirs) in found.items():
+            yield f"{path}: {key}: {short(mine)} | {short(theirs)}"
 
 
 def short(value: Any) -> str:

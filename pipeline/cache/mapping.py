@@ -5,6 +5,8 @@ where a batch touches every view. So a range of addresses is reserved and every 
 mapped into its place there; one `take` then gathers from all of them at the speed of RAM.
 
 What does not fit into memory is read from the disk row by row, and handed back in time.
+
+Windows has no such mapping: there the shards are copied into memory, which must hold them.
 """
 
 import ctypes
@@ -16,24 +18,29 @@ from math import gcd
 from pathlib import Path
 
 import numpy as np
+import psutil
 
 from pipeline.cache.encodings import Layout
 from pipeline.cache.memory import memory_bytes
 from pipeline.errors import MenteeError
 
-# What Python's own mmap cannot do: map a file at an address of our choice (mmap(2), POSIX).
-_LIBC = ctypes.CDLL(None, use_errno=True)
-_LIBC.mmap.restype = ctypes.c_void_p
-_LIBC.mmap.argtypes = [
-    ctypes.c_void_p, ctypes.c_size_t, ctypes.c_int, ctypes.c_int, ctypes.c_int, ctypes.c_int64,
-]  # fmt: skip
-_LIBC.munmap.argtypes = [ctypes.c_void_p, ctypes.c_size_t]
-_LIBC.madvise.argtypes = [ctypes.c_void_p, ctypes.c_size_t, ctypes.c_int]
+_MAPS = os.name == "posix"
+if _MAPS:
+    # What Python's own mmap cannot do: map a file at an address of our choice (mmap(2), POSIX).
+    _LIBC = ctypes.CDLL(None, use_errno=True)
+    _LIBC.mmap.restype = ctypes.c_void_p
+    _LIBC.mmap.argtypes = [
+        ctypes.c_void_p, ctypes.c_size_t, ctypes.c_int, ctypes.c_int, ctypes.c_int, ctypes.c_int64,
+    ]  # fmt: skip
+    _LIBC.munmap.argtypes = [ctypes.c_void_p, ctypes.c_size_t]
+    _LIBC.madvise.argtypes = [ctypes.c_void_p, ctypes.c_size_t, ctypes.c_int]
+    _ANONYMOUS = mmap.MAP_PRIVATE | mmap.MAP_ANONYMOUS
 _NO_ACCESS, _MAP_FIXED = 0x0, 0x10
-_HUGE_PAGE, _MADV_HUGEPAGE, _MADV_NOHUGEPAGE = 2 << 20, 14, 15
+_HUGE_PAGE = 2 << 20  # where the system has them, as Linux does
+_MADV_HUGEPAGE = getattr(mmap, "MADV_HUGEPAGE", None)
+_MADV_NOHUGEPAGE = getattr(mmap, "MADV_NOHUGEPAGE", None)
 _MOST_ADDRESSES = 1 << 43  # of the 2**47 that a process has
 _MAP_FAILED = ctypes.c_void_p(-1).value
-_ANONYMOUS = mmap.MAP_PRIVATE | mmap.MAP_ANONYMOUS
 _SHARE = 0.5  # of the memory that there is: a region that is larger does not fit
 _TOUCHED = 1024  # bytes from which a row is touched before it is copied
 
@@ -55,6 +62,24 @@ class Region:
     """
 
     def __init__(self, pieces: list[Piece], layout: Layout):
+        self._row_bytes = layout.bytes
+        buffer = self._map(pieces, layout) if _MAPS else self._copy(pieces, layout)
+        self._values = np.frombuffer(buffer.toreadonly(), dtype=layout.dtype)
+        self._row_values = len(self._values) // (len(pieces) * self.stride)
+        self.array = self._values.reshape(len(pieces) * self.stride, *layout.shape)
+
+    def _copy(self, pieces: list[Piece], layout: Layout) -> memoryview:
+        self.stride, self.fits = max(piece.rows for piece in pieces), True
+        copies = np.empty((len(pieces), self.stride * layout.bytes), np.uint8)
+        for piece, copied in zip(pieces, copies, strict=True):
+            with open(piece.path, "rb") as file:
+                file.seek(piece.offset)
+                wanted = copied[: piece.rows * layout.bytes].data
+                if file.readinto(wanted) < len(wanted):
+                    raise _truncated(piece)
+        return copies.reshape(-1).data
+
+    def _map(self, pieces: list[Piece], layout: Layout) -> memoryview:
         rows = max(piece.rows for piece in pieces)
         page = _HUGE_PAGE if rows * layout.bytes >= _HUGE_PAGE else mmap.ALLOCATIONGRANULARITY
         if len(pieces) * _stride(rows, layout.bytes, page) * layout.bytes > _MOST_ADDRESSES:
@@ -83,14 +108,11 @@ class Region:
             self._advise(0, span, _MADV_NOHUGEPAGE)
         elif large:
             self._advise(0, span, _MADV_HUGEPAGE)
-        self._row_bytes = layout.bytes
-        self._values = np.frombuffer(memoryview(buffer).toreadonly(), dtype=layout.dtype)
-        self._row_values = len(self._values) // (len(pieces) * self.stride)
-        self.array = self._values.reshape(len(pieces) * self.stride, *layout.shape)
         # Where files are mapped: what was copied instead would be lost if it were handed back.
         self._mapped = [number * piece_bytes for number, mapped in enumerate(placed) if mapped]
         self._piece_bytes, self._may_hold = piece_bytes, memory
         self._others = 0 if self.fits else _resident_bytes()  # what is held beside this region
+        return memoryview(buffer)
 
     def take(self, rows: np.ndarray) -> np.ndarray:
         """Copies of `rows`, in their order: int64 `(n,)` -> `(n, ...)`."""
@@ -125,8 +147,9 @@ class Region:
                 self._advise(start, self._piece_bytes, mmap.MADV_DONTNEED)
             self._others = _resident_bytes()
 
-    def _advise(self, start: int, length: int, advice: int) -> None:
-        _LIBC.madvise(self._address + start, length, advice)
+    def _advise(self, start: int, length: int, advice: int | None) -> None:
+        if advice is not None:
+            _LIBC.madvise(self._address + start, length, advice)
 
 
 def _resident_bytes() -> int:
@@ -135,14 +158,18 @@ def _resident_bytes() -> int:
     The system decides how much around a row comes in with it, 4 KiB or 2 MiB at a time, so that
     counting the bytes that were asked for says little.
     """
-    pages = int(Path("/proc/self/statm").read_bytes().split()[2])
-    return pages * mmap.PAGESIZE
+    memory = psutil.Process().memory_info()
+    return getattr(memory, "shared", memory.rss)  # macOS tells only of all together
 
 
 def _stride(rows: int, row_bytes: int, page: int) -> int:
     """The smallest number of rows from `rows` on that fills whole pages."""
     step = page // gcd(page, row_bytes)
     return -(-rows // step) * step
+
+
+def _truncated(piece: Piece) -> MenteeError:
+    return MenteeError(f"{piece.path} is truncated: remove it and dump again")
 
 
 def _place(piece: Piece, address: int, length: int) -> bool:
@@ -154,7 +181,7 @@ def _place(piece: Piece, address: int, length: int) -> bool:
         return False
     with open(piece.path, "rb") as file:
         if os.fstat(file.fileno()).st_size < piece.offset + length:
-            raise MenteeError(f"{piece.path} is truncated: remove it and dump again")
+            raise _truncated(piece)
         if piece.offset % mmap.ALLOCATIONGRANULARITY == 0:
             flags = mmap.MAP_SHARED | _MAP_FIXED
             _mapped(address, length, mmap.PROT_READ, flags, file.fileno(), piece.offset)

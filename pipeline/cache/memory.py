@@ -1,14 +1,15 @@
 """How much memory this process may use."""
 
-import os
 from pathlib import Path
+
+import psutil
 
 _GROUPS = Path("/sys/fs/cgroup")
 
 
 def memory_bytes() -> int:
     """Physical memory, or what the control groups of a container or a batch job leave of it."""
-    limits = [os.sysconf("SC_PAGE_SIZE") * os.sysconf("SC_PHYS_PAGES")]
+    limits = [psutil.virtual_memory().total]
     try:
         groups = Path("/proc/self/cgroup").read_text().splitlines()
     except OSError:

@@ -122,11 +122,14 @@ def open_shard(path: Path) -> Shard:
                 raise ValueError(f"it holds {len(file)} data sets")
             size = path.stat().st_size
             extents = {name: _extent(file, name, size) for name in file}
-            arrays = {
+            arrays: dict[str, np.ndarray] = {
                 name: np.memmap(path, file[name].dtype, "r", extent.offset, file[name].shape)
                 for name, extent in extents.items()
             }
-            spec = json.loads(read_attribute(file, "spec"))
+            text = read_attribute(file, "spec")
+            if not isinstance(text, str):
+                raise ValueError(f"spec is {text!r}")
+            spec = json.loads(text)
             check_modest(spec)
             own_fingerprint = fingerprint(spec)
             place = Place(*(_whole_number(file, f) for f in ("view", "part", "start", "stop")))
@@ -222,7 +225,7 @@ def entry_of(path: Path) -> Entry:
 
 
 def _digest(array: np.ndarray) -> str:
-    return hashlib.sha256(memoryview(np.ascontiguousarray(array)).cast("B")).hexdigest()
+    return hashlib.sha256(np.ascontiguousarray(array).data.cast("B")).hexdigest()
 
 
 def _checksums(arrays: list[np.ndarray], rows: int) -> np.ndarray:
@@ -230,5 +233,6 @@ def _checksums(arrays: list[np.ndarray], rows: int) -> np.ndarray:
     sums = np.zeros(rows, dtype="<u4")
     for array in map(np.ascontiguousarray, arrays):
         flat = array.reshape(rows, -1).view("u1")
-        sums[:] = [zlib.crc32(row, before) for row, before in zip(flat, sums.tolist(), strict=True)]
+        before = sums.tolist()
+        sums[:] = [zlib.crc32(row.data, sum_) for row, sum_ in zip(flat, before, strict=True)]
     return sums

@@ -5,7 +5,6 @@ is keyed by what decides a shard's numbers, so a dump that was killed, or one mo
 makes only what is missing, and params that are turned back find their old shards.
 """
 
-import fcntl
 import os
 import shutil
 from collections import deque
@@ -17,6 +16,7 @@ from typing import Any
 
 import h5py
 import numpy as np
+from filelock import FileLock, Timeout
 
 from pipeline.cache.schema import (
     INDEX,
@@ -44,13 +44,13 @@ class Scratch:
     def locked(self) -> Iterator[None]:
         """Hold the folder; a second dump into it is a MenteeError."""
         self.root.mkdir(parents=True, exist_ok=True)
-        with open(self.root / "lock", "w") as lock:
-            try:
-                fcntl.flock(lock, fcntl.LOCK_EX | fcntl.LOCK_NB)
-            except BlockingIOError:
-                raise MenteeError(
-                    f"another dump is writing to {self.root}: wait for it to end, or stop it"
-                ) from None
+        try:
+            held = FileLock(self.root / "lock").acquire(blocking=False)
+        except Timeout:
+            raise MenteeError(
+                f"another dump is writing to {self.root}: wait for it to end, or stop it"
+            ) from None
+        with held:
             remove_partial(self.root)  # of a dump that was killed
             yield
 

@@ -1,6 +1,7 @@
 """What networks reach on the task, and at what cost."""
 
 from collections.abc import Sequence
+from statistics import fmean
 
 import numpy as np
 
@@ -15,8 +16,8 @@ def accuracy_bars(rows: Sequence[Row], look: dict[str, Look]) -> str:
     """Test accuracy of every row, with the single seeds as dots."""
     with drawn(WIDTH, 0.8 + 0.42 * len(rows)) as figure:
         axes = figure.subplots()
-        places = np.arange(len(rows))
-        means = [100 * np.mean(row.values("test", "accuracy")) for row in rows]
+        places = range(len(rows))
+        means = [100 * fmean(row.values("test", "accuracy")) for row in rows]
         axes.barh(places, means, color=[look[row.title].colour for row in rows], height=0.65)
         for place, row, mean in zip(places, rows, means, strict=True):
             values = [100 * value for value in row.values("test", "accuracy")]
@@ -37,7 +38,7 @@ def accuracy_bars(rows: Sequence[Row], look: dict[str, Look]) -> str:
 def cost(rows: Sequence[Row], look: dict[str, Look]) -> str:
     """Test accuracy over the time that one image takes, labels apart from each other."""
     times = [row.latency(1) for row in rows]
-    accuracies = [100 * np.mean(row.values("test", "accuracy")) for row in rows]
+    accuracies = [100 * fmean(row.values("test", "accuracy")) for row in rows]
     low, high = min(accuracies), max(accuracies)
     span = max(high - low, 1.0)
     height = max(3.0, 0.3 * len(rows) + 0.8)

@@ -22,7 +22,7 @@ from pipeline.variants import TEACHER, UNTRAINED
 WIDTH = 4.5
 SMALL = 2.2
 LEGEND_LINE = 0.22
-STYLE = {
+STYLE: dict[Any, Any] = {
     "font.family": "sans-serif",
     "font.size": 10.5,
     "axes.titlesize": 10.5,

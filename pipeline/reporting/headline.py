@@ -55,6 +55,18 @@ def headline(rows: Sequence[Row], unlabelled_images: int, absent: Sequence[Varia
     return " ".join(sentences)
 
 
+def numbers(rows: Sequence[Row]) -> dict[str, float]:
+    """Test accuracies, few enough for a line of `dvc exp show`.
+
+    The teacher's, and of students alone, mentored and with unlabelled images that of the kind which
+    validation likes best.
+    """
+    kinds = {"alone": LONE, "mentored": MENTORED, "unlabelled": EXTENDED}
+    found = {"teacher": rows[0], **{name: best(rows, groups) for name, groups in kinds.items()}}
+    means = {name: row.mean(*ACCURACY) for name, row in found.items() if row}
+    return {name: mean for name, mean in means.items() if mean is not None}
+
+
 def portable(rows: Sequence[Row]) -> str:
     """How much smaller and faster than its teacher the student is that validation likes best."""
     teacher, student = rows[0], best(rows, STUDENTS)

@@ -92,7 +92,7 @@ def gains(lone: Row) -> Column:
 
     def number(row: Row) -> float | None:
         gain = None if row is lone else difference(row, lone, *ACCURACY)
-        return gain and gain.mean
+        return gain.mean if gain else None
 
     def write(row: Row) -> str:
         gain = None if row is lone else difference(row, lone, *ACCURACY)

@@ -4,7 +4,7 @@ import statistics
 import tempfile
 import time
 from collections.abc import Iterator
-from dataclasses import dataclass
+from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import Any
 
@@ -27,8 +27,15 @@ WRITTEN = 32 << 20  # bytes that are written to measure how fast shards are
 
 @dataclass(frozen=True)
 class Estimate:
-    """views: by split; row_bytes: by kind, of one view; seconds: of a view, and of the dump."""
+    """What a dump costs.
 
+    views: how many, by split; row_bytes: of one view, by kind; teacher_seconds: for one view;
+    write_rate: bytes a second; online_views: that one student sees in training.
+    """
+
+    teacher: str
+    input_size: int
+    compute: str
     views: dict[str, int]
     row_bytes: dict[str, int]
     teacher_seconds: float
@@ -50,27 +57,35 @@ class Estimate:
         online = self.online_views * self.teacher_seconds
         return 1 + int(self.seconds / online)
 
+    def content(self) -> dict[str, Any]:
+        """All of it, for other programs."""
+        whole = {"bytes": self.bytes, "seconds": self.seconds, "students": self.students}
+        return {**asdict(self), **whole}
 
-def estimate(params: Params) -> Iterator[str]:
-    """The estimate for params.yaml as it stands, in lines; measures the teacher and the disk."""
+
+def estimate(params: Params) -> Estimate:
+    """The estimate for params.yaml as it stands; measures the teacher and the disk."""
     compute = choose_compute(params.runtime)
     splits = [read_split(PREPARED_FILE, name) for name in SPLITS]
     teacher = load_teacher(params.teacher, compute, find_tuned(params, splits[0]))
     specs = {split.name: describe(split, params, teacher) for split in splits}
     largest = max(splits, key=len)
-    cost = Estimate(
+    return Estimate(
+        teacher=params.teacher.model,
+        input_size=params.teacher.input_size,
+        compute=str(compute),
         views={split.name: len(split) * specs[split.name]["views"]["count"] for split in splits},
         row_bytes=row_bytes(specs[largest.name]),
         teacher_seconds=seconds_a_view(teacher, largest, params),
         write_rate=write_rate(),
         online_views=params.training.steps * params.training.batch_size,
     )
-    return lines(cost, str(compute), params)
 
 
-def lines(cost: Estimate, compute: str, params: Params) -> Iterator[str]:
+def estimate_lines(cost: Estimate) -> Iterator[str]:
+    """The same for people."""
     views = sum(cost.views.values())
-    yield f"{params.teacher.model} at {params.teacher.input_size} pixels on {compute}"
+    yield f"{cost.teacher} at {cost.input_size} pixels on {cost.compute}"
     for name, count in cost.views.items():
         yield f"  {name:12} {count:>12,} views"
     for kind, size in cost.row_bytes.items():

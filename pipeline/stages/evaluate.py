@@ -1,7 +1,7 @@
 """evaluate: one student, or the teacher with its head, on the test split."""
 
 import json
-from collections.abc import Sequence
+from collections.abc import Iterable
 from pathlib import Path
 from typing import Any
 
@@ -116,7 +116,7 @@ def what_it_sees(student: Student, test: Split, compute: Compute) -> dict[str, A
 
 
 def compare_features(
-    student: Student, split: Split, taps: Sequence[str], compute: Compute
+    student: Student, split: Split, taps: Iterable[str], compute: Compute
 ) -> dict[str, dict[str, float]]:
     """CKA of every teacher tap that is in the cache with every student tap, by their names."""
     rows = spread(len(split), COMPARED)

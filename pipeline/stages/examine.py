@@ -157,6 +157,6 @@ def summarise(evidence: dict[str, Any]) -> dict[str, Any]:
             accuracy for kind in CORRUPTIONS for accuracy in evidence["corruptions"][kind]
         )
     for name, found in evidence["targets"].items():
-        last = next(reversed(found["taps"].values()), {})
+        last: dict[str, list[float]] = next(reversed(found["taps"].values()), {})
         summary["targets"][name] = {key: statistics.fmean(draws) for key, draws in last.items()}
     return summary

@@ -25,7 +25,7 @@ from pipeline.metrics import score
 from pipeline.params import Params
 from pipeline.posteriors import langevin, laplace
 from pipeline.prepared import PREPARED_FILE, SPLITS, Split, read_split
-from pipeline.progress import say, track
+from pipeline.progress import say, track, warn
 
 HEAD_FILE = Path("metrics/head.json")
 KINDS = (schema.TASK_LOGITS, schema.TASK_UNCERTAINTY)
@@ -55,7 +55,7 @@ def head(params: Params) -> None:
     write_json(HEAD_FILE, {"validation": scores, **fitted})
     say(f"teacher's validation accuracy {scores['accuracy']:.1%}, nll {scores['nll']:.3f}")
     if warning := doubt(scores["accuracy"], validation.labels):
-        say(warning)
+        warn(warning)
 
 
 def doubt(accuracy: float, labels: np.ndarray) -> str | None:

@@ -16,7 +16,7 @@ from pipeline.files import write_text, written_whole
 from pipeline.folders import Listing, Problems, list_images, pictures_of
 from pipeline.params import PARAMS_FILE, load_params
 from pipeline.prepared import NO_LABEL
-from pipeline.progress import say
+from pipeline.progress import say, warn
 from pipeline.stages.choices import Choice, Found, choose, warnings
 
 STAGES_FILE = Path("dvc.yaml")
@@ -41,7 +41,7 @@ def init(project: Path, images: Path, skip_broken: bool) -> None:
         f"({', '.join(f'{name} {count}' for name, count in found.counts.items())}), "
         f"{found.unlabelled} unlabelled")  # fmt: skip
     for line in warnings(found):
-        say(f"warning: {line}")
+        warn(f"warning: {line}")
     choices = [
         Choice("data.source", f"{kind}:{seen_from(project, images)}", "your images"),
         Choice("data.skip_broken", skip_broken, "files that cannot be read " + (

@@ -2,14 +2,14 @@
 
 import importlib.metadata
 from collections.abc import Iterator
-from dataclasses import dataclass
+from dataclasses import asdict, dataclass
 from fnmatch import fnmatch
 from pathlib import Path
+from typing import Any
 
 import torch
 
 from pipeline.errors import MenteeError
-from pipeline.progress import say
 from pipeline.teacher_sources import DOWNLOAD, PACKAGED, packaged_file
 
 UNKNOWN = "?"
@@ -18,7 +18,9 @@ HUB_FILES = ("model.safetensors", "pytorch_model.bin")
 
 @dataclass(frozen=True)
 class Offer:
-    """A teacher and its weights. megabytes, licence: as far as anybody says."""
+    """A teacher and its weights. state: whether they are here, or how they come; megabytes,
+    licence: as far as anybody says.
+    """
 
     model: str
     weights: str
@@ -26,16 +28,12 @@ class Offer:
     megabytes: float | None
     licence: str
 
-    def line(self) -> str:
-        size = UNKNOWN if self.megabytes is None else f"{self.megabytes:.0f} MB"
-        return (
-            f"{self.model:<44} {self.weights:<34} {self.state:<14} {size:>8}  "
-            f"{self.licence or UNKNOWN}"
-        )
 
+def list_teachers(pattern: str | None) -> dict[str, Any]:
+    """What is here; with a pattern like resnet* also what could be downloaded, and how much else.
 
-def list_teachers(pattern: str | None) -> None:
-    """Print what is here; with a pattern like resnet* also what could be downloaded."""
+    Each of `teachers` has the keys of an Offer; `others` counts those that are not among them.
+    """
     offers = [*packages(), *torchvision_weights(), *timm_weights()]
     here = [offer for offer in offers if offer.state != DOWNLOAD]
     shown = here if pattern is None else [
@@ -43,12 +41,22 @@ def list_teachers(pattern: str | None) -> None:
     ]  # fmt: skip
     if pattern is not None and not shown:
         raise MenteeError(f"no teacher is called {pattern!r}: try a pattern, like 'resnet*'")
-    say(f"{'teacher.model':<44} {'teacher.weights':<34} {'here?':<14} {'size':>8}  licence")
-    for offer in shown:
-        say(offer.line())
+    return {"teachers": [asdict(offer) for offer in shown], "others": len(offers) - len(shown)}
+
+
+def teacher_lines(content: dict[str, Any], pattern: str | None) -> Iterator[str]:
+    """The same for people."""
+    yield f"{'teacher.model':<44} {'teacher.weights':<34} {'here?':<14} {'size':>8}  licence"
+    for teacher in content["teachers"]:
+        size = UNKNOWN if teacher["megabytes"] is None else f"{teacher['megabytes']:.0f} MB"
+        yield (
+            f"{teacher['model']:<44} {teacher['weights']:<34} {teacher['state']:<14} {size:>8}  "
+            f"{teacher['licence'] or UNKNOWN}"
+        )
     if pattern is None:
-        say(
-            f"\n{len(offers) - len(here)} more can be downloaded: see `mentee teachers 'resnet*'`. "
+        yield ""
+        yield (
+            f"{content['others']} more can be downloaded: see `mentee teachers 'resnet*'`. "
             f"A state dict, or a file of torch.export or TorchScript, may come from anywhere."
         )
 
@@ -61,7 +69,8 @@ def packages() -> Iterator[Offer]:
         except MenteeError:
             yield Offer(f"timm:{model}", package, "pip install", None, "")
             continue
-        licence = importlib.metadata.metadata(package).get("License", "")
+        about = importlib.metadata.metadata(package)
+        licence = about.get_all("License", [""])[0]
         size = found.stat().st_size / 1e6
         yield Offer(f"timm:{model}", package, "yes", size, licence.replace("UNKNOWN", ""))
 
@@ -85,6 +94,8 @@ def timm_weights() -> Iterator[Offer]:
 
     for name in timm.list_models(pretrained=True):
         config = timm.get_pretrained_cfg(name)
+        if config is None:
+            continue
         found = None
         if config.hf_hub_id:
             kept = (try_to_load_from_cache(config.hf_hub_id, file) for file in HUB_FILES)

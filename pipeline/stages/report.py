@@ -4,7 +4,7 @@ from pathlib import Path
 
 from jinja2 import Environment, PackageLoader
 
-from pipeline.files import replaced_whole, write_text
+from pipeline.files import replaced_whole, write_json, write_text
 from pipeline.params import Params
 from pipeline.pictures.style import looks
 from pipeline.pictures.training import Curve, small_curve
@@ -12,7 +12,7 @@ from pipeline.progress import say
 from pipeline.reporting.album import draw
 from pipeline.reporting.cards import make_cards
 from pipeline.reporting.evidence import read_attempts, untrained
-from pipeline.reporting.headline import headline, portable
+from pipeline.reporting.headline import headline, numbers, portable
 from pipeline.reporting.origin import find_origin
 from pipeline.reporting.plots import write_plots
 from pipeline.reporting.showcase import make_gallery
@@ -29,6 +29,7 @@ def report(params: Params) -> None:
     rows = gather_rows(params, here)
     sentence = headline(rows, params.data.unlabelled, absent)
     write_text(REPORTS / "results.txt", f"{text_table(rows)}\n{sentence}\n")
+    write_json(REPORTS / "headline.json", numbers(rows))
     curves = write_curves(here)
     attempts = read_attempts(params)
     examined = [*rows, untrained(params)]

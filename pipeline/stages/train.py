@@ -1,6 +1,7 @@
 """train (stage two): one student from scratch, from the prepared data and the caches alone."""
 
 from collections.abc import Callable
+from contextlib import closing
 from dataclasses import dataclass
 from pathlib import Path
 from tempfile import TemporaryDirectory
@@ -19,6 +20,7 @@ from pipeline.blocks import (
     needs_channels,
 )
 from pipeline.blocks import Probe as ProbeParams
+from pipeline.boards import Board
 from pipeline.cache.reader import Kind
 from pipeline.checkpoints import Checkpoint
 from pipeline.compute import Compute, choose_compute
@@ -111,19 +113,21 @@ def fit_with_curves(
 ) -> Checkpoint:
     """Train from the latest checkpoint on; the learning curves are written to `folder`."""
     checkpoint = Checkpoint(variant.name, key, folder, run.mixture.ranks)
-    live = curves(folder)
+    asked = params.runtime.tensorboard
+    board, live = Board(Path(asked, variant.name) if asked else None), curves(folder)
 
     def listen(look: Look) -> None:
         live.step = look.step
-        for name, value in look.terms.items():
-            live.log_metric(f"loss/{name}", value)
-        for name, value in score(look.answers, run.validation.labels).items():
-            live.log_metric(f"validation/{name}", value)
-        live.log_metric("norm/gradient", look.gradient_norm)
-        live.log_metric("norm/weights", look.weight_norm)
+        values = {f"loss/{name}": value for name, value in look.terms.items()}
+        scores = score(look.answers, run.validation.labels)
+        values |= {f"validation/{name}": value for name, value in scores.items()}
+        values |= {"norm/gradient": look.gradient_norm, "norm/weights": look.weight_norm}
+        for name, value in values.items():
+            live.log_metric(name, value)
+            board.add(name, value, look.step)
         live.make_summary()
 
-    with live:
+    with live, closing(board):
         run.go(params.training, listen, checkpoint)
     return checkpoint
 
@@ -245,7 +249,7 @@ def make_probes(
 ) -> list[tuple[Pair, torch.nn.Module]]:
     """A probe for every pair that is asked for, fitted to the shapes of both sides."""
     shapes = student.feature_shapes({probe.student for probe in asked})
-    made = []
+    made: list[tuple[Pair, torch.nn.Module]] = []
     for probe in asked:
         kind = lessons.features[probe.teacher]
         mean, std = map(torch.from_numpy, kind.statistics())

@@ -1,12 +1,16 @@
 """Many shards as one array: the right rows, read-only, released when done, bounded in memory."""
 
+import ctypes
 import gc
+import importlib.util
 import mmap
+import os
 import re
 import subprocess
 import sys
 from pathlib import Path
 from tempfile import TemporaryDirectory
+from types import ModuleType
 
 import numpy as np
 import pytest
@@ -220,6 +224,47 @@ def test_forgetting_leaves_the_values(
             start = number * region.stride
             got = region.part(start, start + piece.rows)
             np.testing.assert_array_equal(got.ravel(), bytes_of(piece.rows * 64, number))
+
+
+# Where nothing can be mapped at an address of our choice.
+
+
+@pytest.fixture
+def copying() -> ModuleType:
+    """The module as Windows loads it: without the C library, and with little in mmap."""
+    spec = importlib.util.spec_from_file_location("pipeline.cache.copying", mapping.__file__)
+    assert spec and spec.loader
+    module = importlib.util.module_from_spec(spec)
+    with pytest.MonkeyPatch.context() as windows:
+        windows.setattr(os, "name", "nt")
+        windows.delattr(ctypes, "CDLL")
+        for name in dir(mmap):
+            if name.startswith(("MAP_", "PROT_", "MADV_")):
+                windows.delattr(mmap, name)
+        windows.setitem(sys.modules, spec.name, module)
+        spec.loader.exec_module(module)
+    return module
+
+
+def test_shards_are_copied_where_they_cannot_be_mapped(tmp_path: Path, copying: ModuleType) -> None:
+    pieces = write_pieces(tmp_path, [50, 50, 7], 64, 2 * PAGE)
+    region = copying.Region(pieces, Layout(np.dtype("u1"), (64,)))
+    assert_holds_its_pieces(region, pieces, 64)
+    assert maps_of(tmp_path) == []
+    np.testing.assert_array_equal(region.part(50, 100).ravel(), bytes_of(50 * 64, 1))
+    taken = region.take(np.array([106, 0]))
+    np.testing.assert_array_equal(taken, [bytes_of(7 * 64, 2)[-64:], bytes_of(50 * 64, 0)[:64]])
+    with pytest.raises(ValueError, match="read-only"):
+        region.array[0] = 0
+
+
+def test_a_truncated_shard_is_refused_before_it_is_copied(
+    tmp_path: Path, copying: ModuleType
+) -> None:
+    (piece,) = write_pieces(tmp_path, [50], 64, PAGE)
+    os.truncate(piece.path, PAGE + 49 * 64)
+    with pytest.raises(MenteeError, match="piece0 is truncated: remove it and dump again"):
+        copying.Region([piece], Layout(np.dtype("u1"), (64,)))
 
 
 # Bounded in memory.

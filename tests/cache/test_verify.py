@@ -1,5 +1,6 @@
 """Finding what is wrong with a cache: any byte, any file, and its name."""
 
+import json
 import shutil
 from pathlib import Path
 
@@ -27,6 +28,9 @@ def test_a_whole_cache_is_said_to_be_whole(whole: Path) -> None:
     assert done.exit_code == 0, done.output
     assert "27 shards in 3 kinds" in done.output
     assert "all whole" in done.output
+    content = json.loads(mentee("cache", "verify", "--json", whole).stdout)
+    assert (content["kinds"], content["shards"], content["wrong"]) == (3, 27, [])
+    assert content["bytes"] == sum(path.stat().st_size for path in whole.rglob("*/v*/*.h5"))
 
 
 @settings(max_examples=60, deadline=None)
@@ -65,6 +69,9 @@ def test_the_damaged_data_set_is_named(cache: Path, array: str) -> None:
     path.write_bytes(content)
     done = mentee("cache", "verify", cache)
     assert f"{path}: damaged in {array}\n" in done.output
+    found = mentee("cache", "verify", "--json", cache)
+    assert (found.exit_code, len(found.stderr.splitlines())) == (1, 1)
+    assert json.loads(found.stdout)["wrong"] == [f"{path}: damaged in {array}"]
 
 
 def test_damage_outside_every_data_set_is_said_to_be_in_the_header(cache: Path) -> None:

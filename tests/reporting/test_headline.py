@@ -2,7 +2,9 @@
 
 from typing import Any
 
-from pipeline.reporting.headline import headline, portable
+import pytest
+
+from pipeline.reporting.headline import headline, numbers, portable
 from pipeline.results import Row
 from pipeline.variants import TEACHER
 
@@ -69,3 +71,9 @@ def test_what_was_not_measured_is_not_spoken_of() -> None:
     assert "parameters" in text
     assert "multiply-adds" not in text
     assert "disk" not in text
+
+
+def test_the_numbers_are_those_of_the_kinds_that_validation_likes_best() -> None:
+    led, worse = row("led", "features", (0.6, 0.7), 0.8), row("soft", "logits", (0.9, 0.9), 0.4)
+    found = numbers([TAUGHT, LONE, worse, led])
+    assert found == {"teacher": 0.9, "alone": 0.5, "mentored": pytest.approx(0.65)}

@@ -39,9 +39,9 @@ def views_to_answer(output: str) -> int:
     return int(found[1])
 
 
-def refusal(done: subprocess.CompletedProcess[str]) -> str:
+def refusal(done: subprocess.CompletedProcess[str], code: int = 1) -> str:
     """The one line on stderr with which the command failed."""
-    assert done.returncode == 1, done.stdout + done.stderr
+    assert done.returncode == code, done.stdout + done.stderr
     assert len(done.stderr.splitlines()) == 1, done.stderr
     assert done.stderr.startswith("error: ")
     return done.stderr
@@ -119,7 +119,7 @@ def test_ctrl_c_ends_in_one_line_and_every_finished_shard_is_used_again(
         process.send_signal(signal.SIGINT)
         output, errors = process.communicate()
     stopped = subprocess.CompletedProcess(process.args, process.returncode, output, errors)
-    assert "interrupted; run it again, a dump goes on where it was" in refusal(stopped)
+    assert "interrupted; run it again, a dump goes on where it was" in refusal(stopped, 130)
     assert_nothing_is_half_written(folder)
     finished = finished_views(folder)
     done = mentee_dump(folder)

@@ -1,5 +1,6 @@
 """The module tree that `mentee taps` prints, and the teachers that `mentee teachers` lists."""
 
+import json
 import subprocess
 import sys
 from collections import OrderedDict
@@ -26,6 +27,13 @@ def test_the_default_teachers_suggested_taps_are_those_of_the_params() -> None:
         assert f"    {name}: {{module: {tap.module}, grid: {tap.grid}}}" in done.output
     lines = [line.split() for line in done.output.splitlines()]
     assert ["conv_head", "1280", "x", "5", "x", "5", "Conv2d"] in lines
+    told = mentee("taps", "timm:tf_efficientnet_lite0", "--depth", 1, "--json")
+    content = json.loads(told.stdout)
+    assert content["taps"] == {
+        name: {"module": tap.module, "grid": tap.grid} for name, tap in taps.items()
+    }
+    head = {"path": "conv_head", "kind": "Conv2d", "shape": [1280, 5, 5], "depth": 0}
+    assert head in content["modules"]
     assert not any(line and line[0] == "blocks.4" for line in lines), "one level was asked for"
 
 
@@ -90,6 +98,10 @@ def test_teachers_that_are_here_are_listed_and_others_by_pattern(
         if line.startswith("torchvision:resnet18 ")
     ]  # fmt: skip
     assert line.split()[1:] == ["download", "download", "45", "MB", "BSD-3-Clause"]
+    content = json.loads(mentee("teachers", "resnet18", "--json").stdout)
+    (found,) = [one for one in content["teachers"] if one["model"] == "torchvision:resnet18"]
+    assert (found["state"], found["licence"]) == ("download", "BSD-3-Clause")
+    assert found["megabytes"] == pytest.approx(44.66, abs=0.01)
     (tmp_path / "checkpoints").mkdir()
     (tmp_path / "checkpoints/resnet18-f37072fd.pth").touch()
     assert "torchvision:resnet18" in mentee("teachers").output
