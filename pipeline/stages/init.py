@@ -141,7 +141,8 @@ def fill_params(text: str, choices: list[Choice]) -> str:
 
 def fill_stages(text: str, inputs: list[str]) -> str:
     """Our own dvc.yaml with the images' paths, and without the code, which is installed."""
-    text = re.sub(r"^ +- (&\w+ pipeline/|pipeline/|\*(code|score|look)_).*\n", "", text, flags=re.M)
+    code = "|".join(re.findall(r"- &(\w+) pipeline/", text))
+    text = re.sub(rf"^ +- ((&\w+ )?pipeline/.*|\*({code}))\n", "", text, flags=re.M)
     quoted = "".join(f"      - {shown(path)}\n" for path in inputs)
     head = "    cmd: mentee prepare\n    deps:\n"
     text = text.replace(head, head + quoted)
