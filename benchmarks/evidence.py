@@ -59,6 +59,9 @@ def gather() -> tuple[dict[str, str], str]:
     for (target, budget), networks in series.transfer(everyone).items():
         heading = f"{target}, {budget} labels a class"
         pictures[f"transfer-{target}-{budget}"] = transferred(heading, networks, look)
+    for target, networks in series.retrained(everyone).items():
+        heading = f"{target}, the rest trained again"
+        pictures[f"retrained-{target}"] = transferred(heading, networks, look)
     for title, content in series.likeness(rows).items():
         pictures[f"likeness-{title.replace(' + ', '-')}"] = cka_map(title, *content)
     attempts = read_attempts(params)
