@@ -7,14 +7,11 @@ or with negatives: they flatten a sample to one vector, and the two sides may ha
 
 from collections.abc import Callable
 from dataclasses import dataclass
-from typing import Literal
+from typing import Any, Literal
 
 import torch
 import torch.nn.functional as F
 from torch import nn
-
-Measure = Callable[[torch.Tensor, torch.Tensor], torch.Tensor]
-
 
 # Channels
 
@@ -253,7 +250,7 @@ class Distance:
     negatives for the numbers of values of a student's and a teacher's row.
     """
 
-    measure: Measure | type[nn.Module]
+    measure: Callable[..., Any]
     needs: Literal["channels", "grid", "nothing", "negatives"]
 
 

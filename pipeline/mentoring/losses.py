@@ -4,6 +4,7 @@ All take the logits `(n, classes)`, the temperature T, and the labels, int64 `(m
 m <= n samples; most need no labels.
 """
 
+from collections.abc import Callable
 from math import log
 
 import torch
@@ -35,8 +36,9 @@ def kl_by_certainty(
     entropy = -(log_teacher.exp() * log_teacher).sum(1)
     certainty = (1 - entropy / log(teacher.shape[1])).clamp_min(0)
     weights = certainty / certainty.mean().clamp_min(1e-6)
-    pair = (F.log_softmax(logits / temperature, dim=1) for logits in (student, teacher))
-    apart = F.kl_div(*pair, reduction="none", log_target=True).sum(1)
+    log_student = F.log_softmax(student / temperature, dim=1)
+    log_target = F.log_softmax(teacher / temperature, dim=1)
+    apart = F.kl_div(log_student, log_target, reduction="none", log_target=True).sum(1)
     return temperature**2 * (weights * apart).mean()
 
 
@@ -103,7 +105,7 @@ def uncorrelated(student: torch.Tensor, teacher: torch.Tensor) -> torch.Tensor:
     return half_square(student, teacher, 1).mean()
 
 
-SOFT_TARGET_DISTANCES = {
+SOFT_TARGET_DISTANCES: dict[str, Callable[..., torch.Tensor]] = {
     "kl": kl_soft_targets,
     "kl_by_certainty": kl_by_certainty,
     "rmse": rmse_soft_targets,

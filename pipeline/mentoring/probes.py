@@ -5,7 +5,7 @@ compares places, both are averaged to the smaller of the two grids; where it com
 the student's are matched to the teacher's.
 """
 
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from math import prod
 
 import torch
@@ -41,6 +41,8 @@ class RandomProjection(nn.Module):
     Its rows or columns, whichever are fewer, are orthonormal. It learns nothing, so that all of
     the match is left to the student.
     """
+
+    weight: torch.Tensor
 
     def __init__(self, student_channels: int, teacher_channels: int):
         super().__init__()
@@ -96,6 +98,10 @@ class Probe(nn.Module):
     channels are compared; the other distances, in their papers, see the features as they are.
     """
 
+    measure: Callable[..., torch.Tensor]
+    mean: torch.Tensor
+    std: torch.Tensor
+
     def __init__(
         self, distance: str, match: str, student_shape: Sequence[int],
         teacher_shape: Sequence[int], mean: torch.Tensor, std: torch.Tensor,
@@ -132,7 +138,7 @@ class Probe(nn.Module):
         # A distance's own matrix products would otherwise fall back to the half precision of
         # training, in which distances of close samples cancel.
         with torch.autocast(student.device.type, enabled=False):
-            if self.needs == "negatives":
+            if negatives is not None and self.needs == "negatives":
                 return self.measure(student.float(), teacher, negatives.float(), are_others)
             return self.measure(student.float(), teacher)
 
@@ -155,12 +161,15 @@ def same_grid(student: torch.Tensor, teacher: torch.Tensor) -> tuple[torch.Tenso
         return student, teacher.mean((2, 3))
     if teacher.dim() == 2:
         return student.mean((2, 3)), teacher
-    grid = [min(a, b) for a, b in zip(student.shape[2:], teacher.shape[2:], strict=True)]
+    grid = (
+        min(student.shape[2], teacher.shape[2]),
+        min(student.shape[3], teacher.shape[3]),
+    )
     return averaged(student, grid), averaged(teacher, grid)
 
 
-def averaged(features: torch.Tensor, grid: list[int]) -> torch.Tensor:
-    if list(features.shape[2:]) == grid:
+def averaged(features: torch.Tensor, grid: tuple[int, int]) -> torch.Tensor:
+    if features.shape[2:] == grid:
         return features
     return F.adaptive_avg_pool2d(features, grid)
 
