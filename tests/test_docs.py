@@ -114,7 +114,7 @@ def named_commands(page: Path) -> list[list[str]]:
     for text in code:
         for part in re.split(r"&&|[|;#]", text.replace("-m pipeline ", "; mentee ")):
             words = part.split()
-            if words[:1] == ["mentee"]:
+            if words[:1] == ["mentee"] and "COMMAND" not in words:  # that stands for any
                 found.append(words[1:])
     return found
 
