@@ -4,6 +4,7 @@ An encoding turns float32 answers `(n, ...)` into the arrays of a shard and back
 what those arrays are, so that a reader knows what to expect before it opens a file.
 """
 
+from abc import ABC, abstractmethod
 from dataclasses import dataclass
 from math import log, prod
 from typing import Any, Protocol
@@ -55,9 +56,10 @@ class Encoding(Protocol):
         """A ValueError where decoding would trip; the arrays may be a stranger's."""
 
 
-class _Decoding:
+class _Decoding(ABC):
+    @abstractmethod
     def decode(self, arrays: Arrays) -> np.ndarray:
-        raise NotImplementedError
+        """Back to `(n, ...)`."""
 
     def max_error(self, values: np.ndarray, arrays: Arrays) -> float:
         """How far a decoded value is off at most."""
