@@ -151,6 +151,17 @@ def fresh(store: dist.Store, ranks: Ranks) -> dist.Store:
     return dist.PrefixStore(part, store)
 
 
+def keep_group_out_of_defaults() -> None:
+    """See to it that destroying the process group ends gloo's threads.
+
+    The functions imported here have, as a default argument, the group of that moment.
+    DistributedDataParallel imports them: with a group there, that group lives to the end of
+    the process, where one of its threads may want the interpreter that is no more: abort. (Seen
+    with torch 2.14 on a busy machine.)
+    """
+    import torch.distributed.nn.functional  # noqa: F401
+
+
 @contextmanager
 def joined() -> Iterator[Ranks]:
     """All ranks together, while the context lasts. The first tells the story, the others nothing.
@@ -161,6 +172,7 @@ def joined() -> Iterator[Ranks]:
     if ranks.count == 1:
         yield ranks
         return
+    keep_group_out_of_defaults()
     given, _, _ = next(dist.rendezvous("env://", timeout=PATIENCE))
     store = fresh(given, ranks)
     backend = "cpu:gloo,cuda:nccl" if torch.cuda.is_available() else "gloo"

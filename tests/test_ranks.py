@@ -1,13 +1,16 @@
 """Several ranks: who reads which rows, who makes which shard, and what they put together."""
 
+import re
 from collections.abc import Callable
 from itertools import chain
+from pathlib import Path
 
 import pytest
 import torch
 from caches import mentee
 from hypothesis import given
 from hypothesis import strategies as st
+from torchrun import torchrun
 
 from pipeline.blocks import Runtime
 from pipeline.compute import choose_compute
@@ -38,6 +41,15 @@ def test_a_process_that_was_started_alone_is_all_there_is() -> None:
     assert ALONE.share(b"what") == b"what"
     counter = ALONE.counter()
     assert [counter.add(2), counter.add(3)] == [2, 5]
+
+
+def test_no_thread_of_the_group_outlives_it(tmp_path: Path) -> None:
+    """At the interpreter's end one may want it back, and the process aborts."""
+    done = torchrun(2, str(Path(__file__).with_name("leave_ranks.py")), cwd=tmp_path)
+    assert done.returncode == 0, done.stdout
+    within, after = re.split("^after:", done.stdout, flags=re.MULTILINE)
+    assert "gloo" in within
+    assert "gloo" not in after
 
 
 @pytest.fixture
