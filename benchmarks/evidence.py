@@ -16,14 +16,18 @@ import numpy as np
 from accuracy import REGULARISED, titles_of
 from experiments import LONE, TABLES
 from rows import replace_between
+from sheets import sheets
 
 from pipeline.files import write_text
 from pipeline.params import Params, load_params
 from pipeline.pictures.beyond import cka_map, corrupted, transferred, with_labels
+from pipeline.pictures.scores import cost, reliability_diagram
 from pipeline.pictures.stability import shares_map
 from pipeline.pictures.style import looks
+from pipeline.pictures.training import over_steps
 from pipeline.reporting import series
 from pipeline.reporting.evidence import found, read_attempts, untrained
+from pipeline.reporting.showcase import make_gallery
 from pipeline.results import Row, gather_rows, here_and_absent
 from pipeline.variants import TEACHER
 
@@ -64,6 +68,18 @@ def gather() -> tuple[dict[str, str], str]:
         pictures[f"retrained-{target}"] = transferred(heading, networks, look)
     for title, content in series.likeness(rows).items():
         pictures[f"likeness-{title.replace(' + ', '-')}"] = cka_map(title, *content)
+    errors = {row.title: row.mean("test", "ece") for row in rows}
+    for title, bins in series.reliability(rows).items():
+        picture = reliability_diagram(title, bins, errors[title], look[title].colour)
+        pictures[f"reliability-{title.replace(' + ', '-')}"] = picture
+    for what in ("gradient", "weights"):
+        norms = series.norms(rows, what)
+        pictures[f"norm-{what}"] = over_steps(
+            norms, look, f"norm of the {what}", log=what == "gradient"
+        )
+    pictures["cost"] = cost(rows, look)
+    if gallery := make_gallery(rows):
+        pictures |= sheets(gallery)
     attempts = read_attempts(params)
     if shares := series.shares_that_train(attempts, params.stability.trains_at):
         pictures["stability"] = shares_map(shares)
