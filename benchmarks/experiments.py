@@ -70,6 +70,12 @@ def posteriors(*sizes: int) -> tuple[Row, ...]:
     )
 
 
+def self_trained(*sizes: int) -> tuple[Row, ...]:
+    """A head that learned from the unlabelled images too, and what its student makes of it."""
+    changes = {"head": {"self_training": 10}}
+    return tuple(Row(str(size), with_labels(size, changes), (UNLABELLED,)) for size in sizes)
+
+
 def with_labels(size: int, changes: dict[str, Any]) -> dict[str, Any]:
     return {**changes, "data": {**changes.get("data", {}), "labelled_per_class": size}}
 
@@ -99,6 +105,7 @@ FASHION = {"data": {"source": "torchvision:FashionMNIST"}}
 TABLES = {
     "cifar10": Table(labels(1, 10, 50, 100, 250, 500)),
     "everything": Table((EVERYTHING,)),
+    "self_training": Table(self_trained(1, 10, 50)),
     "posterior": Table(posteriors(10, 50), all_scores=True),
     "fashion_mnist": Table(fewer(10, 50, **FASHION), images="FashionMNIST"),
     "solar_cells": Table(fewer(10, 50, **SOLAR_CELLS), images="solar-cells"),

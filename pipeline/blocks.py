@@ -79,11 +79,15 @@ class Cache(Block):
 
 
 class Head(Block):
-    """The head on cached features. inverse_regularisation: values of scikit-learn's C to try."""
+    """The head on cached features.
+
+    inverse_regularisation: values of scikit-learn's C to try. self_training: rounds of it at most.
+    """
 
     fit: bool
     tap: Name
     inverse_regularisation: list[Annotated[float, Field(gt=0)]] = Field(min_length=1)
+    self_training: int = Field(ge=0, le=20, default=0)
     posterior: Literal["point", "laplace", "langevin"] = "point"
     temperatures: list[Annotated[float, Field(gt=0)]] = Field(
         min_length=1, default=[0.01, 0.03, 0.1, 0.3, 1.0]

@@ -2,11 +2,11 @@
 
 import hashlib
 from collections.abc import Iterable, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import Any, Protocol, TypeVar
 
 import numpy as np
-from scipy.special import log_softmax
+from scipy.special import log_softmax, softmax
 from sklearn.linear_model import LogisticRegression
 
 from pipeline.metrics import score
@@ -14,6 +14,7 @@ from pipeline.progress import track
 
 # In nats: the entropy of what is predicted, and how much of it the weights' uncertainty makes.
 UNCERTAINTY = ("predictive_entropy", "mutual_information")
+SURE = 0.6  # of a class's even share of the unlabelled images: whose answers are taken for labels
 
 
 class Head(Protocol):
@@ -49,6 +50,7 @@ class LinearHead:
     weight: np.ndarray
     bias: np.ndarray
     inverse_regularisation: float
+    self_training: int = 0  # rounds in which it was fitted on its own answers too
 
     def logits(self, features: np.ndarray) -> np.ndarray:
         """`(n, C)` -> float32 `(n, classes)`."""
@@ -61,7 +63,11 @@ class LinearHead:
 
     def describe(self) -> dict[str, Any]:
         digest = hashlib.sha256(self.weight.tobytes() + self.bias.tobytes()).hexdigest()
-        return {"inverse_regularisation": self.inverse_regularisation, "sha256": digest}
+        return {
+            "inverse_regularisation": self.inverse_regularisation,
+            "self_training": self.self_training,
+            "sha256": digest,
+        }
 
     def standardise(self, features: np.ndarray) -> np.ndarray:
         """`(n, C)` -> float32 `(n, C)`, shifted by `mean` and divided by `std`."""
@@ -85,6 +91,52 @@ def fit_heads(
         weight, bias = _for_all_classes(model)
         heads.append(LinearHead(mean, std, weight, bias, strength))
     return heads
+
+
+def self_train(
+    heads: list[LinearHead], features: np.ndarray, labels: np.ndarray, unlabelled: np.ndarray,
+    rounds: int, validation: np.ndarray, validation_labels: np.ndarray,
+) -> tuple[list[LinearHead], np.ndarray, np.ndarray]:  # fmt: skip
+    """Heads that were fitted on their own surest answers too, and the features and labels of that.
+
+    In each round all heads are fitted anew, on `features` `(n, C)` and `labels` `(n,)` and on those
+    rows of `unlabelled` `(m, C)` that the best head so far is surest about, with its answers as
+    labels: pseudo-labels (Lee, 2013), at most SURE * m / classes of a class, so that a usual answer
+    does not become more usual still (Zou et al., 2018). The best head is that under which
+    validation, `(v, C)` and `(v,)`, is likeliest; it ends with the round that makes it no likelier.
+    """
+
+    def loss(head: LinearHead) -> float:
+        return score(head.logits(validation), validation_labels)["nll"]
+
+    kept = heads, features, labels
+    best = choose_head(heads, validation, validation_labels)
+    for number in range(1, rounds + 1):
+        rows, answers = surest(best, unlabelled)
+        seen, told = np.concatenate([features, unlabelled[rows]]), np.concatenate([labels, answers])
+        strengths = [head.inverse_regularisation for head in heads]
+        again = [
+            replace(head, self_training=number)
+            for head in fit_heads(seen, told, best.mean, best.std, strengths)
+        ]
+        rival = choose_head(again, validation, validation_labels)
+        if loss(rival) >= loss(best):
+            break
+        kept, best = (again, seen, told), rival
+    return kept
+
+
+def surest(head: LinearHead, features: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
+    """Rows of `features` `(m, C)`, at most SURE * m / classes of a class, and what it says."""
+    shares = softmax(head.logits(features), axis=1)
+    answers, sure = shares.argmax(1), shares.max(1)
+    most = int(SURE * len(features) / shares.shape[1])
+    rows = [
+        own[np.argsort(-sure[own], kind="stable")[:most]]
+        for own in (np.flatnonzero(answers == label) for label in range(shares.shape[1]))
+    ]
+    chosen = np.concatenate(rows)
+    return chosen, answers[chosen]
 
 
 def common_scale(std: np.ndarray) -> np.ndarray:

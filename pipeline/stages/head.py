@@ -18,6 +18,7 @@ from pipeline.heads import (
     choose_head,
     common_scale,
     fit_heads,
+    self_train,
     uncertainty_of_one,
 )
 from pipeline.lessons import CACHE, open_kind
@@ -78,6 +79,7 @@ def fit(
 ) -> Head:
     """A head, or samples of one, from every view of the labelled split, or of some of its rows.
 
+    With self-training the unlabelled images, as they are, take part by the head's own answers.
     Validation chooses the regularisation, which is the prior's scale, and the temperature of a
     posterior: that under which its labels are likeliest.
     """
@@ -89,8 +91,15 @@ def fit(
     labels = np.tile(labelled.labels[rows], seen.views)
     plain = open_kind(CACHE, validation, kind).view(0)
     mean, std = seen.statistics()
-    heads = fit_heads(features, labels, mean, common_scale(std), params.head.inverse_regularisation)
-    inputs, settings = heads[0].standardise(features), params.head
+    settings = params.head
+    heads = fit_heads(features, labels, mean, common_scale(std), settings.inverse_regularisation)
+    unlabelled = read_split(PREPARED_FILE, "unlabelled")
+    if settings.self_training and len(unlabelled):
+        more = open_kind(CACHE, unlabelled, kind).view(0)
+        heads, features, labels = self_train(
+            heads, features, labels, more, settings.self_training, plain, validation.labels
+        )
+    inputs = heads[0].standardise(features)
     choices: Iterable[Head] = heads
     if settings.posterior == "laplace":
         choices = laplace(heads, inputs, settings.temperatures, settings.samples, SEED)
