@@ -9,6 +9,7 @@ import shutil
 from pathlib import Path
 from typing import Any
 
+import h5py
 import numpy as np
 import pytest
 import torch
@@ -169,7 +170,33 @@ def test_without_a_published_cache_gc_removes_nothing(project: Path) -> None:
     assert files_under(Path(".work")) == before
 
 
-# How sure the head is
+# The head
+
+
+def test_a_head_that_learns_unlabelled_images_says_in_how_many_rounds(
+    project: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr("pipeline.heads.SURE", 5.0)  # of 12 images all
+    head(tiny_params())
+    plain = read_json(Path("metrics/head.json"))
+    head(tiny_params(head={"self_training": 3}))
+    taught = read_json(Path("metrics/head.json"))
+    spec = Kind(Path("data/cache/test/task_logits")).spec["head"]
+    assert plain["self_training"] == 0
+    assert spec["self_training"] == taught["self_training"] > 0
+    assert spec["sha256"] == taught["sha256"] != plain["sha256"]
+    assert taught["validation"]["nll"] < plain["validation"]["nll"]
+
+
+def test_without_unlabelled_images_it_learns_the_labels_alone(project: Path) -> None:
+    with h5py.File(PREPARED_FILE, "r+") as file:
+        for name in ("images", "labels", "ids"):
+            rows = file[f"unlabelled/{name}"][:0]
+            del file[f"unlabelled/{name}"]
+            file[f"unlabelled/{name}"] = rows
+    shutil.rmtree("data/cache/unlabelled")
+    head(tiny_params(head={"self_training": 3}))
+    assert read_json(Path("metrics/head.json"))["self_training"] == 0
 
 
 @pytest.mark.parametrize("posterior", ["point", "laplace", "langevin"])

@@ -9,7 +9,15 @@ from scipy.special import softmax
 from sklearn.datasets import load_digits
 from sklearn.linear_model import LogisticRegression
 
-from pipeline.heads import LinearHead, choose_head, common_scale, fit_heads
+from pipeline.heads import (
+    SURE,
+    LinearHead,
+    choose_head,
+    common_scale,
+    fit_heads,
+    self_train,
+    surest,
+)
 from pipeline.metrics import score
 
 
@@ -138,3 +146,75 @@ def test_a_channel_that_never_moves_has_no_say() -> None:
     dead = np.flatnonzero(task.features.std(0) == 0)
     assert len(dead) > 0
     np.testing.assert_allclose(task.fit(0.01).weight[:, dead], 0, atol=1e-6)
+
+
+# A head that learns its own answers
+
+
+STRENGTHS = (0.01, 0.1, 1.0, 10.0)
+
+
+def with_few_labels(task: Task, count: int) -> tuple[list[LinearHead], np.ndarray]:
+    """Heads of so many labels a class, and which rows of the task these are."""
+    rows = np.concatenate([np.flatnonzero(task.labels == digit)[:count] for digit in range(10)])
+    scale = common_scale(task.std)
+    return fit_heads(task.features[rows], task.labels[rows], task.mean, scale, STRENGTHS), rows
+
+
+def test_a_head_that_learns_its_own_surest_answers_knows_more() -> None:
+    task = digits(10)
+    heads, rows = with_few_labels(task, 1)
+    features, labels = task.features[rows], task.labels[rows]
+    others = np.delete(task.features, rows, axis=0)
+    taught, seen, told = self_train(
+        heads, features, labels, others, 10, task.validation, task.validation_labels
+    )
+    before, after = (
+        score(choose_head(some, task.validation, task.validation_labels).logits(task.test),
+              task.test_labels)["accuracy"]
+        for some in (heads, taught)
+    )  # fmt: skip
+    assert after > before + 0.05
+    (rounds,) = {head.self_training for head in taught}
+    assert 1 <= rounds <= 10
+    assert taught[0].describe()["self_training"] == rounds
+    assert len(seen) == len(told) > len(rows)
+    assert np.array_equal(seen[: len(rows)], features) and np.array_equal(told[:10], labels)
+    assert {tuple(row) for row in seen[len(rows) :].tolist()} <= {
+        tuple(row) for row in others.tolist()
+    }
+    again = fit_heads(seen, told, task.mean, common_scale(task.std), STRENGTHS)
+    assert all(
+        np.array_equal(one.weight, other.weight) for one, other in zip(taught, again, strict=True)
+    )
+
+
+def test_the_surest_answers_are_taken_and_of_no_class_too_many() -> None:
+    task = digits(10)
+    (head, *_), _ = with_few_labels(task, 1)
+    rows, answers = surest(head, task.features)
+    shares = softmax(head.logits(task.features), axis=1)
+    assert np.array_equal(answers, shares.argmax(1)[rows])
+    assert len(set(rows)) == len(rows)
+    most = int(SURE * len(task.features) / 10)
+    for digit in range(10):
+        own = np.flatnonzero(shares.argmax(1) == digit)
+        taken = rows[answers == digit]
+        assert len(taken) == min(most, len(own))
+        left = np.setdiff1d(own, taken)
+        assert shares[taken].max(1).min() >= (shares[left].max(1).max() if len(left) else 0)
+
+
+def test_a_round_that_makes_validation_no_likelier_is_not_kept() -> None:
+    """What is sure of noise learns nothing of digits from it."""
+    task = digits(10)
+    heads, rows = with_few_labels(task, 10)
+    noise = np.random.default_rng(0).uniform(0, 16, (500, 64)).astype("f2")
+    kept, features, labels = self_train(
+        heads, task.features[rows], task.labels[rows], noise, 3, task.validation,
+        task.validation_labels,
+    )  # fmt: skip
+    assert kept is heads
+    assert np.array_equal(features, task.features[rows])
+    assert np.array_equal(labels, task.labels[rows])
+    assert {head.self_training for head in kept} == {0}

@@ -18,7 +18,7 @@ from pipeline.stages.stability import Attempt, stability
 from pipeline.stages.train import train
 
 CHOSEN_BY = {
-    "head": {"posterior": "laplace", "samples": 4, "temperatures": [0.1, 1.0]},
+    "head": {"self_training": 2, "posterior": "laplace", "samples": 4, "temperatures": [0.1, 1.0]},
     "training": {"steps": 60, "batch_size": 20, "validations": 4, "learning_rate": 0.01},
     "student": {"width": 8, "input_size": 8},
     "settings": {"early": {"early_stopping": 2}},
