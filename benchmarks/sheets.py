@@ -50,7 +50,8 @@ def seen(sight: Sight) -> str:
 
 
 def filters(found: dict[str, str]) -> str:
-    with drawn(2.4 * len(found), 1.8) as figure:
+    with drawn(2.9 * len(found), 1.9) as figure:
+        figure.get_layout_engine().set(wspace=0.2)
         for axes, (name, mosaic) in zip(
             figure.subplots(1, len(found), squeeze=False)[0], found.items(), strict=True
         ):
