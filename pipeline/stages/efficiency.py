@@ -30,7 +30,7 @@ def efficiency(params: Params, budget: Budget) -> None:
     run = set_up(params, budget.variant)
     labelled = run.lessons[0].split
     refuse_too_many(budget.labels, labelled.labels)
-    rows = drawn_rows(labelled.labels, budget.labels, budget.variant.seed)
+    rows = np.sort(drawn_rows(labelled.labels, budget.labels, budget.variant.seed))
     run.mixture.keep_to(rows)
     if run.lessons[0].logits and params.head.fit:
         ask_another_head(params, run, rows)
