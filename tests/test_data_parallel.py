@@ -106,8 +106,7 @@ def test_two_processes_train_what_one_trains(compared: dict[str, Any], case: str
     for shared, alone in zip(found["shared"], found["alone"], strict=True):
         assert shared == pytest.approx(alone, rel=1e-3, abs=1e-6)
     (shared_norm, alone_norm), *_ = found["norms"]
-    # A KL times T² is a small difference of sums of about 20, and float32 has 7 digits.
-    assert found["shared"][0] == pytest.approx(found["alone"][0], rel=1e-5, abs=1e-6)
+    assert found["shared"][0] == pytest.approx(found["alone"][0], rel=1e-5, abs=1e-7)
     assert shared_norm == pytest.approx(alone_norm, rel=1e-4)
     assert found["apart"] < 0.01
 
