@@ -93,8 +93,7 @@ def fit(
     mean, std = seen.statistics()
     settings = params.head
     heads = fit_heads(features, labels, mean, common_scale(std), settings.inverse_regularisation)
-    unlabelled = read_split(PREPARED_FILE, "unlabelled")
-    if settings.self_training and len(unlabelled):
+    if settings.self_training and len(unlabelled := read_split(PREPARED_FILE, "unlabelled")):
         more = open_kind(CACHE, unlabelled, kind).view(0)
         heads, features, labels = self_train(
             heads, features, labels, more, settings.self_training, plain, validation.labels
