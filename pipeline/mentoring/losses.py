@@ -21,7 +21,7 @@ def kl_soft_targets(
     T^2 keeps the gradient's size as T changes. Hinton, Vinyals and Dean, "Distilling the knowledge
     in a neural network", 2015, section 2.
     """
-    return temperature**2 * divergence(student / temperature, teacher / temperature)
+    return temperature**2 * divergences(student / temperature, teacher / temperature).mean()
 
 
 def kl_by_certainty(
@@ -36,9 +36,7 @@ def kl_by_certainty(
     entropy = -(log_teacher.exp() * log_teacher).sum(1)
     certainty = (1 - entropy / log(teacher.shape[1])).clamp_min(0)
     weights = certainty / certainty.mean().clamp_min(1e-6)
-    log_student = F.log_softmax(student / temperature, dim=1)
-    log_target = F.log_softmax(teacher / temperature, dim=1)
-    apart = F.kl_div(log_student, log_target, reduction="none", log_target=True).sum(1)
+    apart = divergences(student / temperature, teacher / temperature)
     return temperature**2 * (weights * apart).mean()
 
 
@@ -73,8 +71,8 @@ def dkd(
 
     student_pair, student_rest = decoupled(student / temperature)
     teacher_pair, teacher_rest = decoupled(teacher / temperature)
-    among_others = divergence(student_rest, teacher_rest)
-    return temperature**2 * (divergence(student_pair, teacher_pair) + 8 * among_others)
+    apart = divergences(student_pair, teacher_pair) + 8 * divergences(student_rest, teacher_rest)
+    return temperature**2 * apart.mean()
 
 
 def dist(
@@ -93,10 +91,15 @@ def dist(
     return (temperature**2 * apart).float()
 
 
-def divergence(student: torch.Tensor, teacher: torch.Tensor) -> torch.Tensor:
-    """KL(softmax(teacher) || softmax(student)), averaged over samples."""
-    log_student, log_teacher = F.log_softmax(student, dim=1), F.log_softmax(teacher, dim=1)
-    return F.kl_div(log_student, log_teacher, reduction="batchmean", log_target=True)
+def divergences(student: torch.Tensor, teacher: torch.Tensor) -> torch.Tensor:
+    """KL(softmax(teacher) || softmax(student)) of each sample, `(n,)`.
+
+    In float64: of large terms that nearly cancel, float32 leaves four digits once a student answers
+    much like its teacher.
+    """
+    log_student = F.log_softmax(student.double(), dim=1)
+    log_teacher = F.log_softmax(teacher.double(), dim=1)
+    return F.kl_div(log_student, log_teacher, reduction="none", log_target=True).sum(1).float()
 
 
 def uncorrelated(student: torch.Tensor, teacher: torch.Tensor) -> torch.Tensor:
