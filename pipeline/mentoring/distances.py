@@ -7,21 +7,41 @@ or with negatives: they flatten a sample to one vector, and the two sides may ha
 
 from collections.abc import Callable
 from dataclasses import dataclass
-from typing import Any, Literal
+from typing import Any, Literal, cast
 
 import torch
 import torch.nn.functional as F
 from torch import nn
+from torch.autograd.function import once_differentiable
 
 # Channels
 
 
 def rmse(student: torch.Tensor, teacher: torch.Tensor) -> torch.Tensor:
-    """sqrt(mean((s - t)^2)), the mean over everything. Venkatesan and Li, 2016.
+    """sqrt(mean((s - t)^2)), the mean over everything. Venkatesan and Li, 2016."""
+    return cast(torch.Tensor, RMSE.apply(student, teacher))
 
-    The tiny floor keeps the gradient finite where all differences are 0.
+
+class RMSE(torch.autograd.Function):
+    """`rmse` with the gradient by hand, in half of the passes over the features.
+
+    d rmse / d s = (s - t) / (rmse * n) over n values; the tiny floor keeps it finite where all
+    differences are 0.
     """
-    return F.mse_loss(student, teacher).clamp_min(1e-12).sqrt()
+
+    @staticmethod
+    def forward(context: Any, student: torch.Tensor, teacher: torch.Tensor) -> torch.Tensor:
+        apart = student - teacher
+        value = torch.linalg.vector_norm(apart) / apart.numel() ** 0.5
+        context.save_for_backward(apart, value)
+        return value
+
+    @staticmethod
+    @once_differentiable
+    def backward(context: Any, gradient: torch.Tensor) -> tuple[torch.Tensor, torch.Tensor | None]:
+        apart, value = context.saved_tensors
+        own = apart * (gradient / (value.clamp_min(1e-6) * apart.numel()))
+        return own, -own if context.needs_input_grad[1] else None
 
 
 def mse(student: torch.Tensor, teacher: torch.Tensor) -> torch.Tensor:

@@ -131,7 +131,8 @@ class Probe(nn.Module):
             # The student's maps lie in memory channels last; a difference to others is slow.
             if teacher.dim() == 4:
                 teacher = teacher.contiguous(memory_format=torch.channels_last)
-            teacher = (teacher - self.mean.view(shape)).div_(self.std.view(shape))
+            scale = 1 / self.std.view(shape)
+            teacher = torch.addcmul(-self.mean.view(shape) * scale, teacher, scale)  # in one pass
         if self.needs in ("channels", "grid"):
             student, teacher = same_grid(student, teacher)
         student, teacher = self.match(student, teacher)

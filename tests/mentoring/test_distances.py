@@ -73,6 +73,12 @@ def test_distances_between_values_are_means_over_everything(
     assert said(measure, *maps) == pytest.approx(by_hand, rel=1e-6)
 
 
+@pytest.mark.parametrize("shape", SHAPES)
+def test_the_gradient_of_rmse_is_that_of_its_formula(shape: tuple[int, ...]) -> None:
+    student, teacher = (torch.from_numpy(x).requires_grad_() for x in drawn(shape))
+    assert torch.autograd.gradcheck(rmse, (student, teacher))
+
+
 def test_the_cosine_is_that_of_the_channels_at_every_place() -> None:
     student = np.array([[1.0, 0.0], [3.0, 4.0]])
     teacher = np.array([[0.0, 2.0], [4.0, 3.0]])  # cosines 0 and 24 / 25
