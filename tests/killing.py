@@ -19,6 +19,7 @@ from ruamel.yaml import YAML
 from safetensors.torch import save_file
 
 from pipeline import cost
+from pipeline.cache.shard import check_shard, open_shard
 from pipeline.params import load_params
 from pipeline.prepared import PREPARED_FILE
 from pipeline.stages import dump as dumping
@@ -74,6 +75,20 @@ def cache_files(folder: Path) -> dict[str, bytes]:
         for path in sorted((folder / root).rglob("*"))
         if path.is_file()
     }
+
+
+def finished_views(folder: Path) -> int:
+    """How many views need no answer any more; every shard under a final name must be whole."""
+    shards = [open_shard(path) for path in (folder / ".work").rglob("p*.h5")]
+    for shard in shards:
+        check_shard(shard)
+    kinds: dict[tuple[str, int, int], int] = {}
+    for shard in shards:
+        key = (shard.spec["split"], shard.place.view, shard.place.start)
+        kinds[key] = kinds.get(key, 0) + 1
+    sizes = {(s.spec["split"], s.place.view, s.place.start): s.place.stop - s.place.start
+             for s in shards}  # fmt: skip
+    return sum(sizes[key] for key, count in kinds.items() if count == 4)  # all kinds are there
 
 
 def dump_here(folder: Path, log: Path) -> None:

@@ -4,14 +4,12 @@ import os
 import re
 import signal
 import subprocess
-import time
 from collections.abc import Iterator
 from pathlib import Path
 
 import pytest
-from killing import copy_prepared, set_params
-
-from pipeline.cache.shard import check_shard, open_shard
+from killing import copy_prepared, finished_views, set_params
+from torchrun import until
 
 
 @pytest.fixture
@@ -45,20 +43,6 @@ def refusal(done: subprocess.CompletedProcess[str], code: int = 1) -> str:
     assert len(done.stderr.splitlines()) == 1, done.stderr
     assert done.stderr.startswith("error: ")
     return done.stderr
-
-
-def finished_views(folder: Path) -> int:
-    """How many views need no answer any more; every shard under a final name must be whole."""
-    shards = [open_shard(path) for path in (folder / ".work").rglob("p*.h5")]
-    for shard in shards:
-        check_shard(shard)
-    kinds: dict[tuple[str, int, int], int] = {}
-    for shard in shards:
-        key = (shard.spec["split"], shard.place.view, shard.place.start)
-        kinds[key] = kinds.get(key, 0) + 1
-    sizes = {(s.spec["split"], s.place.view, s.place.start): s.place.stop - s.place.start
-             for s in shards}  # fmt: skip
-    return sum(sizes[key] for key, count in kinds.items() if count == 4)  # all kinds are there
 
 
 def assert_nothing_is_half_written(folder: Path) -> None:
@@ -111,11 +95,11 @@ def test_ctrl_c_ends_in_one_line_and_every_finished_shard_is_used_again(
     folder = copy_prepared(prepared, tmp_path / "project")
     set_params(folder, teacher={"input_size": 192})  # so that it lasts some seconds
     with subprocess.Popen(
-        ["mentee", "dump"], cwd=folder, text=True, stdout=subprocess.PIPE, stderr=subprocess.PIPE
-    ) as process:
-        waited = time.monotonic() + 120
-        while not list((folder / ".work").rglob("p*.h5")) and time.monotonic() < waited:
-            time.sleep(0.005)
+        ["mentee", "dump"], cwd=folder, text=True, stdout=subprocess.PIPE, stderr=subprocess.PIPE,
+        # A shell starts what runs in the background deaf to Ctrl-C, these tests for example.
+        preexec_fn=lambda: signal.signal(signal.SIGINT, signal.SIG_DFL),
+    ) as process:  # fmt: skip
+        until(lambda: finished_views(folder))
         process.send_signal(signal.SIGINT)
         output, errors = process.communicate()
     stopped = subprocess.CompletedProcess(process.args, process.returncode, output, errors)

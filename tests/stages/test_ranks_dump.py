@@ -6,7 +6,7 @@ import signal
 from pathlib import Path
 
 import pytest
-from killing import Dumps, cache_files, copy_prepared, set_params
+from killing import Dumps, cache_files, copy_prepared, finished_views, set_params
 from torchrun import errors, ranks_of, started, torchrun, until
 
 MENTEE_DUMP = ("-m", "pipeline", "dump")
@@ -44,7 +44,7 @@ def test_three_processes_of_which_one_is_killed_leave_the_bytes_of_one(
 ) -> None:
     """torchrun starts them again, and they make what is missing, and no more."""
     with started(3, "--max-restarts", "1", *MENTEE_DUMP, cwd=project) as process:
-        until(lambda: list((project / ".work").rglob("p*.h5")))
+        until(lambda: finished_views(project))
         os.kill(ranks_of(process)[0], signal.SIGKILL)
         output, _ = process.communicate()
     assert process.returncode == 0, output
