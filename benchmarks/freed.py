@@ -28,7 +28,7 @@ CPU, ON_CPU = torch.device("cpu"), Runtime(device="cpu", threads=0)
 def freed(folder: Path, scale: float = 1.0) -> list[Row]:
     """Two processes take turns, one of which gives memory back as the C library does by default."""
     context = multiprocessing.get_context("spawn")
-    times = max(int(TIMES * scale), 1)
+    times, pictures = max(int(TIMES * scale), 1), max(int(BATCH_SIZE * scale), 2)
     rounds = ROUNDS if scale == 1 else 1
     with (
         ProcessPoolExecutor(1, context) as kept,
@@ -51,7 +51,9 @@ def freed(folder: Path, scale: float = 1.0) -> list[Row]:
 
         return [
             *(
-                speed(f"{BATCH_SIZE} pictures by the teacher at {size} pixels", answer, size)
+                speed(
+                    f"{pictures} pictures by the teacher at {size} pixels", answer, pictures, size
+                )
                 for size in (128, 224)
             ),
             speed("a step of the lone student", learn),
@@ -63,10 +65,10 @@ def give_back() -> None:
     compute.keep_freed_memory = lambda: None
 
 
-def answer(times: int, size: int) -> float:
-    """Seconds in which the default teacher answers so many batches of pictures of that size."""
+def answer(times: int, count: int, size: int) -> float:
+    """Seconds in which the default teacher answers `count` pictures of that size, so many times."""
     teacher = default_teacher()
-    pictures = torch.zeros(BATCH_SIZE, 3, size, size, dtype=torch.uint8)
+    pictures = torch.zeros(count, 3, size, size, dtype=torch.uint8)
     return seconds_of(lambda: repeat(lambda: teacher.answer(pictures), times), CPU)
 
 

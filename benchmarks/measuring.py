@@ -21,7 +21,8 @@ PAGE = HERE.parent / "docs/benchmarks.md"
 def command(script: str, table: str, measurements: dict[str, int]) -> click.Command:
     """The command of the script benchmarks/<script>.py.
 
-    table: the marker in the page; measurements: by name the threads that each may use.
+    table: the marker in the page; measurements: by name the threads that each may use, or fewer
+    where OMP_NUM_THREADS says so.
     """
 
     @click.command()
@@ -59,6 +60,7 @@ def measure_alone(
 ) -> None:
     busy = os.getloadavg()[0]
     click.echo(f"{name} ..." + (f" (others are busy, load {busy:.1f})" if busy > 0.7 else ""))
+    threads = min(threads, int(os.environ.get("OMP_NUM_THREADS", threads)))
     words = [sys.executable, HERE / f"{script}.py", name, "--here", "--results", results]
     words += ["--scale", scale, *(["--folder", folder] if folder else [])]
     subprocess.run([str(word) for word in words], check=True,

@@ -1,6 +1,5 @@
 """A small project to time training in: random images, the default teacher's true answers."""
 
-import os
 import time
 from collections.abc import Callable
 from pathlib import Path
@@ -30,7 +29,6 @@ def set_up_project(scale: float) -> Params:
 
     The labels are random, so that what is learned means nothing; what it costs is the same.
     """
-    torch.set_num_threads(os.cpu_count() or 1)
     params = load_params(PARAMS)
     images = max(int(IMAGES * scale), 100)
     params = params.model_copy(update={
