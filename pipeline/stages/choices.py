@@ -18,6 +18,7 @@ VALIDATION = 500  # images at most
 UNLABELLED = (20, 5000)  # images: fewer teach nothing, more take the teacher long
 LABELLED_VIEWS = 12_000  # that the teacher answers, at most
 VIEWS = (2, 12)  # of a labelled image
+SELF_TRAINING = 10  # rounds at most: validation ends them, on CIFAR-10 after two to ten
 
 
 @dataclass(frozen=True)
@@ -84,6 +85,9 @@ def choose(found: Found) -> list[Choice]:
                f"{LABELLED_VIEWS:,} for the teacher"),
         Choice("data.unlabelled", unlabelled, f"of {found.unlabelled} without a label, and "
                f"{spare} of larger classes, whose labels are not used"),
+        Choice("head.self_training", SELF_TRAINING if unlabelled else 0,
+               "rounds in which the head learns from unlabelled images, if validation likes it"
+               if unlabelled else "no unlabelled images for the head to learn from"),
         Choice("sweep.labels.settings", ["plain"], "a student without a teacher to compare with"),
         Choice("sweep.features.modes", ["obedient"], "a student that the teacher teaches"),
         Choice("sweep.unlabelled.modes", ["obedient"] if unlabelled else [],

@@ -46,6 +46,7 @@ def test_the_splits_that_are_chosen_can_be_drawn_and_leave_no_label_of_the_small
     assert all(len(rows[split]) >= 1 for split in ("labelled", "validation", "test"))
     assert chosen["data.unlabelled"] == 0 or 20 <= chosen["data.unlabelled"] <= 5000
     assert bool(chosen["data.unlabelled"]) == bool(chosen["sweep.unlabelled.modes"])
+    assert bool(chosen["data.unlabelled"]) == bool(chosen["head.self_training"])
     used = np.concatenate([labels[rows[s]] for s in ("labelled", "validation", "test")])
     left = np.array(counts) - np.bincount(used, minlength=len(counts))
     assert left.min() == 0
