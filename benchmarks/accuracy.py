@@ -24,6 +24,7 @@ from pipeline.files import write_json, write_text
 from pipeline.params import Params, load_params
 from pipeline.stages.dump import dump
 from pipeline.stages.evaluate import evaluate, evaluate_teacher
+from pipeline.stages.finetune import finetune
 from pipeline.stages.head import head
 from pipeline.stages.prepare import prepare
 from pipeline.stages.train import train
@@ -40,7 +41,8 @@ Scores = dict[str, dict[str, float]]  # by split: accuracy, nll and calibration 
 @click.argument("names", nargs=-1, required=True, type=click.Choice(list(TABLES)))
 @click.option("--folder", type=click.Path(path_type=Path, file_okay=False), required=True,
               help="Where everything is made and kept, some GB; downloads in raw.")  # fmt: skip
-@click.option("--row", "wanted", multiple=True, help="Only rows that begin with this name.")
+@click.option("--row", "wanted", multiple=True,
+              help="Only rows of this name, whole or up to its comma.")  # fmt: skip
 @click.option("--seed", "seeds", type=int, multiple=True, default=SEEDS, show_default=True)
 @click.option("--results", type=click.Path(path_type=Path), default=HERE / "accuracy.json",
               help="JSON that keeps all results.")  # fmt: skip
@@ -56,7 +58,7 @@ def main(
     results, page, params = results.absolute(), page.absolute(), params.absolute()
     for name in names:
         for row in TABLES[name].rows:
-            if wanted and row.name.split(",")[0] not in wanted:
+            if wanted and not {row.name, row.name.split(",")[0]}.intersection(wanted):
                 continue
             with chdir(set_up(folder.absolute(), name, row, params)):
                 made = measure(load_params(), row, seeds)
@@ -89,6 +91,7 @@ def measure(params: Params, row: Row, seeds: tuple[int, ...]) -> dict[str, Any]:
     """Scores by network and seed, in the folder that this is."""
     if not Path("metrics/teacher.json").exists():
         prepare(params)
+        finetune(params)
         dump(params)
         head(params)
         evaluate_teacher()
