@@ -16,12 +16,17 @@ from pathlib import Path
 from typing import Any
 
 import click
+import numpy as np
 from experiments import LONE, SEEDS, TABLES, Named, Row, Table
 from rows import replace_between
 from ruamel.yaml import YAML
 
+from pipeline.cache.schema import TASK_LOGITS
 from pipeline.files import write_json, write_text
+from pipeline.lessons import CACHE, OTHER_CACHES, open_kind
+from pipeline.metrics import score
 from pipeline.params import Params, load_params
+from pipeline.prepared import PREPARED_FILE, read_split
 from pipeline.stages.dump import dump
 from pipeline.stages.evaluate import evaluate, evaluate_teacher
 from pipeline.stages.finetune import finetune
@@ -60,7 +65,13 @@ def main(
         for row in TABLES[name].rows:
             if wanted and not {row.name, row.name.split(",")[0]}.intersection(wanted):
                 continue
-            with chdir(set_up(folder.absolute(), name, row, params)):
+            home = set_up(folder.absolute(), name, row, params)
+            for teacher, changes in row.others.items():
+                own = Row(f"{row.name}, {teacher}", {**row.changes, **changes}, ())
+                with chdir(set_up(folder.absolute(), name, own, params)):
+                    ask_teacher(load_params())
+                    link(Path("data/cache").absolute(), home / OTHER_CACHES / teacher)
+            with chdir(home):
                 made = measure(load_params(), row, seeds)
             known = json.loads(results.read_text()) if results.is_file() else {}
             known.setdefault(name, {})[row.name] = made
@@ -74,8 +85,7 @@ def set_up(folder: Path, table: str, row: Row, params: Path) -> Path:
     (home / "data").mkdir(parents=True, exist_ok=True)
     for shared, place in ((folder / "raw", "data/raw"), (folder / "scratch", ".work")):
         shared.mkdir(exist_ok=True)
-        if not (home / place).exists():
-            (home / place).symlink_to(shared)
+        link(shared, home / place)
     images = TABLES[table].images
     if images and not (folder / "raw" / images).is_dir():
         raise click.ClickException(f"{folder / 'raw' / images} is not here: see docs/results.md")
@@ -87,14 +97,25 @@ def set_up(folder: Path, table: str, row: Row, params: Path) -> Path:
     return home
 
 
-def measure(params: Params, row: Row, seeds: tuple[int, ...]) -> dict[str, Any]:
-    """Scores by network and seed, in the folder that this is."""
+def link(target: Path, place: Path) -> None:
+    place.parent.mkdir(parents=True, exist_ok=True)
+    if not place.exists():
+        place.symlink_to(target)
+
+
+def ask_teacher(params: Params) -> None:
+    """Stage one, in the folder that this is."""
     if not Path("metrics/teacher.json").exists():
         prepare(params)
         finetune(params)
         dump(params)
         head(params)
         evaluate_teacher()
+
+
+def measure(params: Params, row: Row, seeds: tuple[int, ...]) -> dict[str, Any]:
+    """Scores by network and seed, in the folder that this is."""
+    ask_teacher(params)
     tried = {name: scores_of(params, (LONE, name), seeds[0]) for name in row.regularisers}
     best = max(tried, key=lambda name: tried[name]["validation"]["accuracy"], default=None)
     networks = {REGULARISED: (LONE, best)} if best else {}
@@ -103,8 +124,7 @@ def measure(params: Params, row: Row, seeds: tuple[int, ...]) -> dict[str, Any]:
         title: {seed: scores_of(params, named, seed) for seed in seeds}
         for title, named in networks.items()
     }
-    teacher = json.loads(Path("metrics/teacher.json").read_text())
-    made[TEACHER] = {0: {split: teacher[split] for split in SPLITS}}
+    made[TEACHER] = {0: scores_of_teachers([CACHE, *(OTHER_CACHES / name for name in row.others)])}
     accuracies = {name: scores["validation"]["accuracy"] for name, scores in tried.items()}
     return {"tried": accuracies, "regulariser": best, "networks": made}
 
@@ -117,6 +137,15 @@ def scores_of(params: Params, named: Named, seed: int) -> Scores:
         evaluate(params, variant)
     scores = json.loads(path.read_text())
     return {split: scores[split] for split in SPLITS}
+
+
+def scores_of_teachers(caches: list[Path]) -> Scores:
+    """Those of the mean of their logits, which is what a student is told."""
+    scores = {}
+    for split in (read_split(PREPARED_FILE, name) for name in SPLITS):
+        logits = [open_kind(cache, split, TASK_LOGITS).view(0) for cache in caches]
+        scores[split.name] = score(np.mean(logits, axis=0, dtype=np.float32), split.labels)
+    return scores
 
 
 def update_page(page: Path, name: str, results: dict[str, Any]) -> None:

@@ -122,6 +122,19 @@ def test_the_benchmarks_page_has_a_place_for_each_table(table: str) -> None:
 
 
 @pytest.mark.xdist_group("whole run")
+def test_the_teachers_of_a_row_are_judged_by_the_mean_of_their_logits(
+    finished: tuple[Path, set[str]], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    from accuracy import scores_of_teachers
+
+    monkeypatch.chdir(finished[0])
+    alone = json.loads(Path("metrics/teacher.json").read_text())
+    for caches in (["data/cache"], ["data/cache"] * 2):
+        for split, scores in scores_of_teachers([Path(cache) for cache in caches]).items():
+            assert scores == pytest.approx(alone[split], abs=1e-6)
+
+
+@pytest.mark.xdist_group("whole run")
 def test_a_finished_project_fills_the_table_and_the_pictures_of_the_results(
     finished: tuple[Path, set[str]], monkeypatch: pytest.MonkeyPatch
 ) -> None:
