@@ -1,7 +1,7 @@
 """What stage two reads: images replayed as the teacher saw them, with what it said of them.
 
-Images and regions lie on the device, and so do the teacher's answers where they fit; else they
-are gathered from memory maps.
+Regions lie on the device, and so do images and the teacher's answers where they fit; else they are
+gathered from memory maps.
 """
 
 from collections.abc import Iterable, Sequence
@@ -34,11 +34,14 @@ class Lessons:
     ):  # fmt: skip
         """The mean of all `logits` is told, the geometric mean of the teachers' softmaxes.
 
-        Answers are held on the device, smallest first, as long as `resident_bytes` last.
+        A GPU holds the images, then answers, smallest first, as long as `resident_bytes` last.
         """
         self.split = split
         self.views = len(regions)
-        self.images = torch.from_numpy(split.images).to(device)
+        self.images = torch.from_numpy(split.images)
+        if device.type == "cuda" and split.images.nbytes <= resident_bytes:
+            self.images = self.images.to(device)
+            resident_bytes -= split.images.nbytes
         self.labels = torch.from_numpy(split.labels).to(device)
         self.regions = torch.from_numpy(regions).to(device)
         self.logits, self.features = logits, features
@@ -55,7 +58,8 @@ class Lessons:
         chosen = torch.from_numpy(rows).to(self.device)
         shown = torch.from_numpy(views).to(self.device)
         regions = self.regions[shown, chosen]
-        pictures = replay(self.images[chosen], regions, self.input_size)
+        images = self.images[chosen.to(self.images.device)].to(self.device, non_blocking=True)
+        pictures = replay(images, regions, self.input_size)
         told = [self.answers(kind, rows, views) for kind in self.logits]
         logits = torch.stack(told).mean(0) if told else None
         features = {tap: self.answers(kind, rows, views) for tap, kind in self.features.items()}
@@ -83,18 +87,21 @@ def load(kind: Kind, device: torch.device) -> torch.Tensor:
     return held
 
 
-def memory_for_answers(device: torch.device, share: float) -> int:
-    """Bytes of a GPU's free memory that answers may fill; 0 on a CPU, where maps are memory."""
+def memory_for_lessons(device: torch.device, share: float) -> int:
+    """Bytes of a GPU's free memory that lessons may fill; 0 on a CPU, where maps are memory."""
     if device.type != "cuda":
         return 0
     free, _ = torch.cuda.mem_get_info(device)
     return int(free * share)
 
 
-def lone_lessons(split: Split, settings: Views, input_size: int, device: torch.device) -> Lessons:
+def lone_lessons(
+    split: Split, settings: Views, input_size: int, device: torch.device, resident_share: float
+) -> Lessons:
     """Labels only: the same views that a teacher would be shown, and no cache."""
     drawn = [draw(split.ids, view, settings, split.image_size) for view in range(settings.labelled)]
-    return Lessons(split, np.stack(drawn), [], {}, input_size, device)
+    resident = memory_for_lessons(device, resident_share)
+    return Lessons(split, np.stack(drawn), [], {}, input_size, device, resident)
 
 
 def mentored_lessons(
@@ -124,7 +131,7 @@ def mentored_lessons(
         check_answers(split, kind)
     regions = common_regions(list(views.values()))
     check_regions(regions.reshape(-1, len(COLUMNS)), split.image_size, views[teachers[0]].folder)
-    resident = memory_for_answers(device, resident_share)
+    resident = memory_for_lessons(device, resident_share)
     return Lessons(split, regions, [*logits.values()], features, input_size, device, resident)
 
 
@@ -185,7 +192,7 @@ def open_kind(root: Path, split: Split, name: str) -> Kind:
     recorded = kind.spec["data"]
     if recorded["class_names"] != list(split.class_names):
         raise MenteeError(f"{folder} was made for other classes, or in another order: dump again")
-    if recorded["digest"] != split.digest():
+    if recorded["digest"] != split.digest:
         raise MenteeError(
             f"{folder} was made for other images than the {split.name} split: dump again"
         )

@@ -3,6 +3,7 @@
 import hashlib
 import json
 from dataclasses import dataclass
+from functools import cached_property
 from pathlib import Path
 
 import h5py
@@ -20,7 +21,11 @@ FORMAT = 1
 
 @dataclass(frozen=True)
 class Split:
-    """images: uint8 `(n, size, size, 3)`; labels: int64 `(n,)`, all -1 in the unlabelled split."""
+    """images: uint8 `(n, size, size, 3)`; labels: int64 `(n,)`, all -1 in the unlabelled split.
+
+    As `read_split` returns them, images lie in the file until they are looked at, and all processes
+    of a machine share them.
+    """
 
     name: str
     images: np.ndarray
@@ -36,6 +41,7 @@ class Split:
         """Height and width in pixels."""
         return self.images.shape[1], self.images.shape[2]
 
+    @cached_property
     def digest(self) -> str:
         """SHA-256 over ids, labels, pixels and class names: what a cache says it was made for."""
         digest = hashlib.sha256(json.dumps([self.ids, self.class_names]).encode())
@@ -66,7 +72,7 @@ def read_split(path: Path, name: str, made_by: str = "prepare") -> Split:
             group = file[name]
             return Split(
                 name=name,
-                images=group["images"][:],
+                images=_mapped(path, group["images"]),
                 labels=group["labels"][:],
                 ids=tuple(sample.decode() for sample in group["ids"][:]),
                 class_names=tuple(json.loads(file.attrs["class_names"])),
@@ -75,3 +81,11 @@ def read_split(path: Path, name: str, made_by: str = "prepare") -> Split:
         raise MenteeError(
             f"{path} cannot be read ({error}): run `mentee {made_by}` to make it"
         ) from None
+
+
+def _mapped(path: Path, dataset: h5py.Dataset) -> np.ndarray:
+    """A contiguous data set of a file as it lies there; what is written to it stays in memory."""
+    offset = dataset.id.get_offset()
+    if offset is None:  # no rows
+        return dataset[:]
+    return np.memmap(path, dataset.dtype, "c", offset, dataset.shape)

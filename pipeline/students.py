@@ -73,12 +73,26 @@ class Card:
         images: torch.Tensor, about: dict[str, Any],
     ) -> "Card":  # fmt: skip
         """A card whose mean and deviation are those of `images` uint8 `(n, H, W, 3)`, in 0..1."""
-        pixels = images.double().div(255).flatten(0, 2)
+        mean, std = pixel_statistics(images)
         return cls(
             params.model, params.width, params.depth, dropout, params.input_size, images.shape[1],
-            class_names, tuple(pixels.mean(0).tolist()),
-            tuple(pixels.std(0).clamp_min(1e-3).tolist()), about,
+            class_names, tuple(mean.tolist()), tuple(std.clamp_min(1e-3).tolist()), about,
         )  # fmt: skip
+
+
+def pixel_statistics(images: torch.Tensor) -> tuple[torch.Tensor, torch.Tensor]:
+    """Mean and deviation by channel of uint8 `(n, H, W, 3)`, in 0..1: float64 `(3,)` each.
+
+    Some images at a time, so that memory is bounded; the sums are whole numbers, and so exact.
+    """
+    total = squares = torch.zeros(3, dtype=torch.float64)
+    for part in images.split(256):
+        pixels = part.double().flatten(0, 2)
+        total, squares = total + pixels.sum(0), squares + pixels.square().sum(0)
+    count = images[..., 0].numel()
+    mean = total / count
+    variance = (squares - total * mean) / (count - 1)
+    return mean / 255, variance.clamp_min(0).sqrt() / 255
 
 
 class Student(nn.Module):

@@ -51,10 +51,11 @@ class Transplant(Student):
 
 def retrain(
     student: Transplant, labelled: Split, test: Split, training: Training, views: Views,
-    seed: int, compute: Compute,
+    seed: int, compute: Compute, resident_share: float,
 ) -> float:  # fmt: skip
     """Train `student` in place on what is labelled; the share of test images it then has right."""
-    lessons = lone_lessons(labelled, views, student.card.input_size, compute.device)
+    size = student.card.input_size
+    lessons = lone_lessons(labelled, views, size, compute.device, resident_share)
     mixture = Mixture(lessons, None, [(0.0, 0.0)], training.batch_size, seed)
     objective = Objective(LABELS_ALONE, NO_TEACHER, []).to(compute.device)
     accuracies = []

@@ -29,7 +29,7 @@ def origin(params: Params, labelled: Split) -> dict[str, Any]:
             include={"model", "weights", "mean", "std", "input_size"}, exclude_none=True
         ),
         "views": params.views.model_dump(exclude={"unlabelled"}),
-        "data": {"digest": labelled.digest(), "class_names": list(labelled.class_names)},
+        "data": {"digest": labelled.digest, "class_names": list(labelled.class_names)},
     }
 
 

@@ -23,7 +23,7 @@ from pipeline.cache.writer import write_manifest
 from pipeline.compute import Compute
 from pipeline.errors import MenteeError
 from pipeline.files import read_json
-from pipeline.lessons import Lessons, memory_for_answers, mentored_lessons
+from pipeline.lessons import Lessons, lone_lessons, memory_for_lessons, mentored_lessons
 from pipeline.params import Params
 from pipeline.prepared import PREPARED_FILE, SPLITS, read_split
 from pipeline.stages import dump as dumping
@@ -264,7 +264,7 @@ def test_answers_held_on_the_device_are_those_of_the_maps(
     dump(params)
     head(params)
     mapped = lessons_of(["middle", "pooled"])
-    monkeypatch.setattr("pipeline.lessons.memory_for_answers", lambda device, share: 10**9)
+    monkeypatch.setattr("pipeline.lessons.memory_for_lessons", lambda device, share: 10**9)
     held = lessons_of(["middle", "pooled"])
     generator = np.random.default_rng(0)
     rows, views = generator.integers(20, size=64), generator.integers(3, size=64)
@@ -281,21 +281,32 @@ def test_what_does_not_fit_stays_in_the_maps(
 ) -> None:
     logits = Kind(Path("data/cache/labelled/task_logits"))
     monkeypatch.setattr(
-        "pipeline.lessons.memory_for_answers", lambda device, share: logits.decoded_bytes
+        "pipeline.lessons.memory_for_lessons", lambda device, share: logits.decoded_bytes
     )
     lessons = lessons_of(["middle"])
     assert [kind.manifest.kind for kind in lessons._held] == ["task_logits"]
 
 
 def test_a_cpu_holds_no_second_copy_of_its_maps() -> None:
-    assert memory_for_answers(CPU, 0.5) == 0
+    assert memory_for_lessons(CPU, 0.5) == 0
 
 
 @pytest.mark.skipif(not torch.cuda.is_available(), reason="no GPU here")
 def test_a_share_of_a_gpus_free_memory_is_for_answers() -> None:
     device = torch.device("cuda")
     free, _ = torch.cuda.mem_get_info(device)
-    assert 0 < memory_for_answers(device, 0.25) <= free / 4
+    assert 0 < memory_for_lessons(device, 0.25) <= free / 4
+
+
+@pytest.mark.skipif(not torch.cuda.is_available(), reason="no GPU here")
+def test_images_that_a_gpu_cannot_hold_are_shown_from_memory(project: Path) -> None:
+    split, device = read_split(PREPARED_FILE, "labelled"), torch.device("cuda")
+    views = tiny_params().views
+    held, not_held = (lone_lessons(split, views, 16, device, share) for share in (0.5, 0.0))
+    assert (held.images.device.type, not_held.images.device.type) == ("cuda", "cpu")
+    rows, shown = np.arange(20), np.arange(20) % views.labelled
+    batches = [lessons.batch(rows, shown) for lessons in (held, not_held)]
+    assert torch.equal(batches[0].pictures, batches[1].pictures)
 
 
 def other_backends() -> list[Any]:

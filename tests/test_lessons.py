@@ -172,7 +172,7 @@ def test_lessons_hold_what_was_asked_for_and_no_more(finished: Path) -> None:
 
 def test_a_student_without_a_teacher_sees_the_same_views(finished: Path) -> None:
     split, settings = split_of(finished), load_params(finished / "params.yaml").views
-    lone = lone_lessons(split, settings, 32, CPU)
+    lone = lone_lessons(split, settings, 32, CPU, 0.0)
     mentored = lessons_of(finished, input_size=32)
     assert torch.equal(lone.regions, mentored.regions)
     rows, views = np.arange(20), np.arange(20) % 3

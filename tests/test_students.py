@@ -12,7 +12,15 @@ from torch import nn
 
 from pipeline.blocks import Student as StudentParams
 from pipeline.errors import MenteeError
-from pipeline.students import CARD_FILE, WEIGHTS_FILE, Card, Student, load_student, save_student
+from pipeline.students import (
+    CARD_FILE,
+    WEIGHTS_FILE,
+    Card,
+    Student,
+    load_student,
+    pixel_statistics,
+    save_student,
+)
 
 
 def student(
@@ -196,6 +204,15 @@ def test_a_card_holds_the_mean_and_deviation_of_the_images() -> None:
     assert card.std[1:] == (1e-3, 1e-3), "a channel of one shade must not divide by 0"
     assert (card.width, card.depth, card.dropout) == (8, 7, 0.3)
     assert (card.input_size, card.image_size) == (24, 16)
+
+
+def test_the_statistics_of_pixels_are_those_of_all_images_together() -> None:
+    images = torch.randint(256, (600, 5, 4, 3), generator=torch.Generator().manual_seed(0))
+    images[300:] //= 4  # the first batches of images do not speak for the last ones
+    mean, std = pixel_statistics(images.to(torch.uint8))
+    pixels = images.double().flatten(0, 2) / 255
+    assert torch.allclose(mean, pixels.mean(0), rtol=1e-12)
+    assert torch.allclose(std, pixels.std(0), rtol=1e-12)
 
 
 def test_dropout_is_before_the_last_layer_and_silent_when_answering() -> None:

@@ -88,7 +88,7 @@ class Run:
         )
         student = Student(card)
         views = Views(labelled=2, unlabelled=1, padding=1, flip=True, seed=0)
-        lessons = lone_lessons(images, views, 16, CPU.device)
+        lessons = lone_lessons(images, views, 16, CPU.device, 0.0)
         chosen = training(**self.changes)
         mixture = Mixture(lessons, None, [(0, 0.0)], chosen.batch_size, seed=0)
         objective = Objective(

@@ -44,7 +44,7 @@ def train(student: Transplant, folder: Path, test: Split = TEST, **training: Any
     with pytest.MonkeyPatch.context() as patch:
         patch.chdir(folder)
         params = set_params(SMALLEST, {"training": {"steps": 60, "batch_size": 50, **training}})
-    return retrain(student, LABELLED, test, params.training, params.views, 0, CPU)
+    return retrain(student, LABELLED, test, params.training, params.views, 0, CPU, 0.0)
 
 
 def state(student: Student) -> dict[str, torch.Tensor]:

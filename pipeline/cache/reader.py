@@ -30,6 +30,7 @@ VIEWS_LAYOUT = {
     REGIONS: Layout(np.dtype("<i4"), (5,)),
     PIXELS: Layout(np.dtype("<u8"), ()),
 }
+_AT_ONCE = 16 << 20  # bytes, as float64, that statistics are taken of at a time
 
 
 class Kind:
@@ -165,14 +166,24 @@ class Kind:
         """Mean and deviation of every channel over view 0: float32 `(C,)` each.
 
         Rows are `(C,)` or `(C, h, w)`. View 0 alone, so that more views change nothing; a channel
-        that never moves has deviation 1, so that dividing by it leaves zeros.
+        that never moves has deviation 1, so that dividing by it leaves zeros. Memory is bounded
+        whatever the number of rows.
         """
-        features = self.view(0)
-        axes = (0, *range(2, features.ndim))
-        mean = features.mean(axes, dtype=np.float64)
-        std = features.std(axes, dtype=np.float64)
+        axes = (0, *range(2, 1 + len(self.shape)))
+        count = self.rows * math.prod(self.shape[1:])
+        mean = sum(rows.sum(axes, dtype=np.float64) for rows in self._plain_rows()) / count
+        shift = mean.reshape(-1, *[1] * (len(self.shape) - 1))
+        variance = sum(np.square(rows - shift).sum(axes) for rows in self._plain_rows()) / count
+        std = np.sqrt(variance)
         std[std < 1e-4] = 1
         return mean.astype(np.float32), std.astype(np.float32)
+
+    def _plain_rows(self) -> Iterator[np.ndarray]:
+        """View 0, some rows at a time: `(n, ...)`."""
+        step = max(1, _AT_ONCE // (8 * math.prod(self.shape)))
+        for start in range(0, self.rows, step):
+            rows = np.arange(start, min(start + step, self.rows))
+            yield self.gather(np.zeros_like(rows), rows)
 
 
 def layout_of(manifest: Manifest) -> dict[str, Layout]:

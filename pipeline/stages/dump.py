@@ -152,7 +152,7 @@ def describe(split: Split, params: Params, teacher: Teacher) -> dict[str, Any]:
         "split": split.name,
         "rows": len(split),
         "rows_per_shard": params.cache.rows_per_shard,
-        "data": {"digest": split.digest(), "class_names": list(split.class_names)},
+        "data": {"digest": split.digest, "class_names": list(split.class_names)},
         "views": {
             "count": views_of_split(params, split.name),
             **params.views.model_dump(exclude={"labelled", "unlabelled"}),

@@ -117,7 +117,10 @@ def transfer(params: Params, network: Examined, name: str, seed: int) -> dict[st
         training, compute = for_retraining(params), network.compute
         for tap in settings.retrain_after:
             fresh = Transplant(network.student, tap, labelled.class_names, seed).to(compute.device)
-            retrained[tap] = retrain(fresh, labelled, test, training, params.views, seed, compute)
+            retrained[tap] = retrain(
+                fresh, labelled, test, training, params.views, seed, compute,
+                params.runtime.resident_share,
+            )  # fmt: skip
     return {"taps": taps, "retrained": retrained}
 
 

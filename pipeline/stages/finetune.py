@@ -36,7 +36,9 @@ def finetune_teacher(params: Params) -> None:
     teacher = load_teacher(params.teacher, compute)
     torch.manual_seed(params.finetune.seed)
     classifier = replace_classifier(teacher.network, len(labelled.class_names))
-    lessons = lone_lessons(labelled, params.views, teacher.input_size, compute.device)
+    lessons = lone_lessons(
+        labelled, params.views, teacher.input_size, compute.device, params.runtime.resident_share
+    )
     say(f"teacher {params.teacher.model} on {compute}: {len(labelled)} labels to learn")
     tune(teacher, classifier, lessons, params.finetune)
     logits = predict_logits(teacher, validation, params.views)

@@ -30,7 +30,7 @@ def replay_all(kinds: Found) -> Iterator[str]:
 
 def _replay_kind(kind: Kind, progress: Progress) -> Iterator[str]:
     split = read_split(PREPARED_FILE, kind.spec["split"])
-    if split.digest() != kind.spec["data"]["digest"]:
+    if split.digest != kind.spec["data"]["digest"]:
         raise MenteeError(
             f"{kind.folder} was made for other images than {PREPARED_FILE} holds: bring those of "
             f"its dump"

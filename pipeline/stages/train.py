@@ -151,13 +151,14 @@ def set_up(params: Params, variant: Variant, ranks: Ranks = ALONE) -> Run:
     taps = sorted({probe.teacher for probe in asked})
     mentored = bool(taps) or mode.reads_logits
     size, device = params.student.input_size, compute.device
+    share = params.runtime.resident_share
 
     def lessons(split: Split) -> Lessons:
         if not mentored:
-            return lone_lessons(split, params.views, size, device)
+            return lone_lessons(split, params.views, size, device, share)
         opened = mentored_lessons(
-            split, mode.reads_logits, taps, size, device,
-            resident_share=params.runtime.resident_share, teachers=settings.teachers,
+            split, mode.reads_logits, taps, size, device, resident_share=share,
+            teachers=settings.teachers,
         )  # fmt: skip
         for logits in opened.logits:
             refuse_partial(logits, params.soft_targets)
@@ -190,7 +191,7 @@ def run_key(params: Params, variant: Variant, run: Run) -> str:
         **params.model_dump(
             include={"student", "training", "soft_targets", "probes", "views"}
         ),
-        "splits": [part.split.digest() for part in run.lessons] + [run.validation.digest()],
+        "splits": [part.split.digest for part in run.lessons] + [run.validation.digest],
         "caches": [[kind.fingerprint for kind in part.kinds] for part in run.lessons],
         "compute": str(run.compute),
         "ranks": run.mixture.ranks.count,

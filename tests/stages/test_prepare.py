@@ -293,7 +293,7 @@ def test_a_split_comes_back_as_it_was_written(tmp_path: Path) -> None:
     assert read.labels.tolist() == [1, 0]
     assert read.labels.dtype == np.int64
     assert (read.name, read.ids, read.class_names) == ("test", written.ids, written.class_names)
-    assert read.digest() == written.digest()
+    assert read.digest == written.digest
 
 
 def test_a_digest_tells_pixels_labels_ids_and_class_names_apart() -> None:
@@ -306,7 +306,7 @@ def test_a_digest_tells_pixels_labels_ids_and_class_names_apart() -> None:
         small_split(ids=("b/2.png", "a/äöü.png")),
         small_split(class_names=("two", "one")),
     ]
-    assert len({split.digest() for split in splits}) == len(splits)
+    assert len({split.digest for split in splits}) == len(splits)
 
 
 def test_a_file_that_is_missing_damaged_or_of_another_format_asks_for_prepare(
