@@ -28,7 +28,6 @@ from pipeline.stages.dump import BATCH_SIZE
 from pipeline.stages.train import Run, set_up
 from pipeline.teachers import Answers, Teacher, load_teacher
 from pipeline.variants import Variant
-from pipeline.views import replay
 
 ROUNDS = 5
 
@@ -88,29 +87,24 @@ class OnlineLessons(Lessons):
         self.images, self.labels, self.regions = cached.images, cached.labels, cached.regions
         self.input_size, self.device = cached.input_size, cached.device
         generator = torch.Generator().manual_seed(0)
-        channels = teacher.answer(self.shown(np.zeros(1, int), np.zeros(1, int))).features
+        pictures = self.shown(np.zeros(1, int), np.zeros(1, int), teacher.input_size)
+        channels = teacher.answer(pictures).features
         self.head = torch.randn(classes, channels["pooled"].shape[1], generator=generator)
         self.head = self.head.to(self.device)
 
-    def shown(self, rows: np.ndarray, views: np.ndarray) -> torch.Tensor:
-        """The pictures of those views at the teacher's size."""
-        chosen, numbers = (torch.from_numpy(part).to(self.device) for part in (rows, views))
-        regions = self.regions[numbers, chosen]
-        return replay(self.images[chosen], regions, self.teacher.input_size)
-
     def answered(self, rows: np.ndarray, views: np.ndarray) -> Answers:
         """Of as many at a time as a dump asks for."""
-        pictures = self.shown(rows, views)
+        pictures = self.shown(rows, views, self.teacher.input_size)
         parts = [self.teacher.answer(part) for part in pictures.split(BATCH_SIZE)]
         features = {tap: torch.cat([part.features[tap] for part in parts]).clone()
                     for tap in parts[0].features}  # fmt: skip
         return Answers(F.linear(features["pooled"], self.head), features)
 
     def batch(self, rows: np.ndarray, views: np.ndarray) -> Batch:
-        chosen, numbers = (torch.from_numpy(part).to(self.device) for part in (rows, views))
         answers = self.answered(rows, views)
-        pictures = replay(self.images[chosen], self.regions[numbers, chosen], self.input_size)
-        return Batch(pictures, self.labels[chosen], answers.logits, answers.features)
+        labels = self.labels[torch.from_numpy(rows).to(self.device)]
+        pictures = self.shown(rows, views, self.input_size)
+        return Batch(pictures, labels, answers.logits, answers.features)
 
 
 def with_teacher(run: Run, teacher: Teacher, params: Params) -> Run:

@@ -22,9 +22,8 @@ class Pictures(Dataset):
     """What torchdistill's trainer reads: pictures at the teacher's size, made beforehand."""
 
     def __init__(self, lessons: Any):
-        self.pictures = lessons.shown(
-            np.arange(len(lessons.split)), np.zeros(len(lessons.split), int)
-        )
+        rows = np.arange(len(lessons.split))
+        self.pictures = lessons.shown(rows, np.zeros_like(rows), lessons.teacher.input_size)
         self.labels = lessons.labels
 
     def __len__(self) -> int:

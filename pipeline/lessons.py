@@ -55,15 +55,18 @@ class Lessons:
 
     def batch(self, rows: np.ndarray, views: np.ndarray) -> Batch:
         """The views `views[i]` of the samples `rows[i]`; both int64 `(n,)`."""
-        chosen = torch.from_numpy(rows).to(self.device)
-        shown = torch.from_numpy(views).to(self.device)
-        regions = self.regions[shown, chosen]
-        images = self.images[chosen.to(self.images.device)].to(self.device, non_blocking=True)
-        pictures = replay(images, regions, self.input_size)
         told = [self.answers(kind, rows, views) for kind in self.logits]
         logits = torch.stack(told).mean(0) if told else None
         features = {tap: self.answers(kind, rows, views) for tap, kind in self.features.items()}
-        return Batch(pictures, self.labels[chosen], logits, features)
+        labels = self.labels[torch.from_numpy(rows).to(self.device)]
+        return Batch(self.shown(rows, views, self.input_size), labels, logits, features)
+
+    def shown(self, rows: np.ndarray, views: np.ndarray, size: int) -> torch.Tensor:
+        """The pictures of those views, uint8 `(n, 3, size, size)` on the device."""
+        chosen, numbers = (torch.from_numpy(part).to(self.device) for part in (rows, views))
+        there = torch.from_numpy(rows).to(self.images.device)
+        images = self.images[there].to(self.device, non_blocking=True)
+        return replay(images, self.regions[numbers, chosen], size)
 
     def answers(self, kind: Kind, rows: np.ndarray, views: np.ndarray) -> torch.Tensor:
         """What the teacher said of those views, float32 `(n, ...)` on the device."""
