@@ -1,7 +1,7 @@
 """What stage two reads: images replayed as the teacher saw them, with what it said of them.
 
-Regions lie on the device, and so do images and the teacher's answers where they fit; else they are
-gathered from memory maps.
+Images and the teacher's answers lie on the device where they fit; else they are gathered from
+memory maps.
 """
 
 from collections.abc import Iterable, Sequence
@@ -43,7 +43,7 @@ class Lessons:
             self.images = self.images.to(device)
             resident_bytes -= split.images.nbytes
         self.labels = torch.from_numpy(split.labels).to(device)
-        self.regions = torch.from_numpy(regions).to(device)
+        self.regions = torch.from_numpy(regions)
         self.logits, self.features = logits, features
         self.input_size, self.device = input_size, device
         self._held: dict[Kind, torch.Tensor] = {}
@@ -63,10 +63,9 @@ class Lessons:
 
     def shown(self, rows: np.ndarray, views: np.ndarray, size: int) -> torch.Tensor:
         """The pictures of those views, uint8 `(n, 3, size, size)` on the device."""
-        chosen, numbers = (torch.from_numpy(part).to(self.device) for part in (rows, views))
-        there = torch.from_numpy(rows).to(self.images.device)
-        images = self.images[there].to(self.device, non_blocking=True)
-        return replay(images, self.regions[numbers, chosen], size)
+        chosen = torch.from_numpy(rows)
+        images = self.images[chosen.to(self.images.device)].to(self.device, non_blocking=True)
+        return replay(images, self.regions[torch.from_numpy(views), chosen], size)
 
     def answers(self, kind: Kind, rows: np.ndarray, views: np.ndarray) -> torch.Tensor:
         """What the teacher said of those views, float32 `(n, ...)` on the device."""

@@ -263,7 +263,7 @@ def answer_plain(
     """Float32 logits of plain images, batch by batch; sets eval mode."""
     student.eval()
     height, width = images.shape[1:3]
-    plain = torch.tensor([0, 0, height, width, 0], device=compute.device)
+    plain = torch.tensor([0, 0, height, width, 0])
     for start in range(0, len(images), PREDICT_BATCH):
         part = torch.from_numpy(images[start : start + PREDICT_BATCH]).to(compute.device)
         pictures = replay(part, plain.expand(len(part), -1), student.card.input_size)

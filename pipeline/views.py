@@ -49,19 +49,21 @@ def _generator(seed: int, sample: str, view: int) -> np.random.Generator:
 def replay(images: torch.Tensor, regions: torch.Tensor, size: int) -> torch.Tensor:
     """Cut `regions` int `(n, 5)` out of `images` uint8 `(n, H, W, 3)` and resample them.
 
-    Returns uint8 `(n, 3, size, size)` in channels-last memory. Both stages call this one function,
-    so that a student sees what its teacher saw.
+    Returns uint8 `(n, 3, size, size)` in channels-last memory, where the images lie. Both stages
+    call this one function, so that a student sees what its teacher saw. The regions lie on the CPU:
+    what to do depends on them, and a GPU would have to be waited for.
     """
-    shapes, member = torch.unique(regions[:, 2:4], dim=0, return_inverse=True)
-    if len(shapes) == 1:
+    shapes = regions[:, 2:4].numpy()
+    if len(shapes) and (shapes == shapes[0]).all():
         height, width = shapes[0].tolist()
         return _resampled_cut(images, regions, height, width, size)
+    distinct, member = np.unique(shapes, axis=0, return_inverse=True)
     out = torch.empty(
         (len(images), 3, size, size), dtype=torch.uint8, device=images.device,
         memory_format=torch.channels_last,
     )  # fmt: skip
-    for number, (height, width) in enumerate(shapes.tolist()):
-        rows = torch.nonzero(member == number).squeeze(1)
+    for number, (height, width) in enumerate(distinct.tolist()):
+        rows = torch.from_numpy(np.flatnonzero(member == number))
         out[rows] = _resampled_cut(images[rows], regions[rows], height, width, size)
     return out
 
@@ -101,7 +103,7 @@ def _resample(pictures: torch.Tensor, size: int) -> torch.Tensor:
 
 def _cut(images: torch.Tensor, regions: torch.Tensor, height: int, width: int) -> torch.Tensor:
     """Regions of one shape, by gathering: uint8 `(n, height, width, 3)`."""
-    regions = regions.long()
+    regions = regions.to(images.device, torch.long, non_blocking=True)
     down = torch.arange(height, device=images.device)
     across = torch.arange(width, device=images.device)
     mirrored = regions[:, 4, None].bool()

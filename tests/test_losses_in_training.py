@@ -8,15 +8,20 @@ from pathlib import Path
 from typing import Any
 
 import pytest
+import torch
 from caches import mentee
 from killing import prepare_small, set_params
 from stage_one import enter_copy, run_stage_one
+from torch.utils._python_dispatch import TorchDispatchMode
 
 from pipeline.cache.reader import Kind
 from pipeline.files import read_json
 from pipeline.mentoring.distances import DISTANCES
+from pipeline.mentoring.losses import SOFT_TARGET_DISTANCES
 from pipeline.mixtures import NEGATIVES
 from pipeline.params import Params, load_params
+from pipeline.stages.train import set_up
+from pipeline.variants import Variant
 
 FEW_STEPS: dict[str, Any] = {
     "data": {"labelled_per_class": 4, "unlabelled": 20, "validation": 20, "test": 20},
@@ -98,6 +103,39 @@ def test_a_probe_of_little_weight_counts_for_little(project: Path) -> None:
 def test_a_student_trains_with_any_distance_of_soft_targets(project: Path, distance: str) -> None:
     change(soft_targets={"distance": distance, "temperature": 3.0})
     assert train("both", "--settings", "mixed") == "trained"
+
+
+class Questions(TorchDispatchMode):
+    """How often values are asked of a device, which on a GPU means to wait for it."""
+
+    NAMES = ("_local_scalar_dense", "nonzero", "masked_select", "unique", "equal", "is_nonzero")
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.count = 0
+
+    def __torch_dispatch__(
+        self, func: Any, types: Any, args: tuple[Any, ...] = (), kwargs: Any = None
+    ) -> Any:
+        name = func.name().removeprefix("aten::").split(".")[0]
+        masked = name == "index" and any(
+            place is not None and place.dtype == torch.bool for place in args[1]
+        )
+        self.count += masked or name.startswith(self.NAMES)
+        return func(*args, **(kwargs or {}))
+
+
+@pytest.mark.parametrize("distance", SOFT_TARGET_DISTANCES)
+def test_only_looks_at_validation_ask_a_device_for_values(project: Path, distance: str) -> None:
+    params = change(probes=PROBES, soft_targets={"distance": distance, "temperature": 3.0})
+    counts = []
+    for steps in (3, 9):
+        training = params.training.model_copy(update={"steps": steps, "gradient_clip": 1.0})
+        run = set_up(params, Variant("both", "mixed", 0))
+        with Questions() as asked:
+            run.go(training, lambda look: None)
+        counts.append(asked.count)
+    assert counts[0] == counts[1] > 0
 
 
 def test_a_student_learns_to_point_to_what_was_said_of_its_picture(project: Path) -> None:
