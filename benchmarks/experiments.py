@@ -95,7 +95,7 @@ TUNED = {
     **EVERYTHING,
     "finetune": {"layers": ["blocks.6", "conv_head", "bn2"]},
     "head": {"self_training": 10},
-    "training": {"steps": 8_000},
+    "training": {"steps": 12_000},
     "settings": {"unlabelled": {"unlabelled": 0.8, "teachers": ["here", "lite2"]}},
     "sweep": {"unlabelled": {"modes": [], "settings": []}},
 }

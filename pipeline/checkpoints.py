@@ -49,6 +49,11 @@ class Checkpoint:
             return None  # there is none, or it is damaged
         return state if state["key"] == self.key else None
 
+    @property
+    def step(self) -> int:
+        """After which step it was kept; 0 where there is none."""
+        return self._state["step"] if self._state else 0
+
     def resume(self, parts: dict[str, Part], device: torch.device) -> int:
         """Bring `parts` and torch's generators back to where they were; the steps that are done."""
         if not self._state:

@@ -278,11 +278,14 @@ def report() -> None:
 
 
 @main.command()
-@click.option("--jobs", type=click.IntRange(1), help="Students at a time; else as many as cores.")
+@click.option(
+    "--jobs", type=click.IntRange(1), help="Students at a time; else as many as cores, 8 on a GPU."
+)
 def sweep(jobs: int | None) -> None:
     """Run what is out of date, as `dvc repro` does, but train several students at a time.
 
-    Each has its share of the cores. The same files come out, recorded by DVC.
+    On a CPU each has its share of the cores; on a GPU those that differ in their seed alone train
+    as one. The same files come out, recorded by DVC.
 
     Example: mentee sweep --jobs 4
     """

@@ -15,6 +15,8 @@ from pipeline.ranks import ALONE, Ranks
 
 NEGATIVES = 1024  # views that a batch is contrasted with
 
+Drawn = tuple[Lessons, np.ndarray, np.ndarray]  # of a split: rows and views, int64 `(n,)` each
+
 
 class Shuffle:
     """Rows int64 `(n,)` in random order, again and again: every one as often as every other."""
@@ -64,36 +66,42 @@ class Mixture:
 
     def next(self, t: float) -> Batch:
         """The batch at the share t of training, 0 .. 1."""
+        parts = self.draw(t)
+        batches: list[Batch] = []
+        before = 0
+        for lessons, rows, views in parts:
+            own = self.ranks.own(before)
+            batches.append(lessons.batch(rows[own], views[own]))
+            before += len(rows)
+        batch = replace(joined(batches), of_all=(self.batch_size, len(parts[0][1])))
+        return self._with_negatives(batch, parts) if self.contrasted else batch
+
+    def draw(self, t: float) -> list[Drawn]:
+        """What the batch at t shows of the labelled split, and of the unlabelled one if any."""
         wanted = round(value_at(self.share, t) * self.batch_size) if len(self._lessons) > 1 else 0
         from_unlabelled = min(wanted, self.batch_size - 1)
         counts = (self.batch_size - from_unlabelled, from_unlabelled)
-        batches: list[Batch] = []
-        samples: list[np.ndarray] = []
-        parts = zip(self._lessons, self._orders, counts, self._starts, strict=False)
-        for lessons, order, count, start in parts:
-            if count:
-                rows = order.take(count)
-                views = self._generator.integers(lessons.views, size=count)
-                own = self.ranks.own(sum(map(len, samples)))
-                batches.append(lessons.batch(rows[own], views[own]))
-                samples.append(start + rows)
-        batch = batches[0] if len(batches) == 1 else _joined(*batches)
-        batch = replace(batch, of_all=(self.batch_size, counts[0]))
-        return self._with_negatives(batch, np.concatenate(samples)) if self.contrasted else batch
+        return [
+            (lessons, order.take(count), self._generator.integers(lessons.views, size=count))
+            for lessons, order, count in zip(self._lessons, self._orders, counts, strict=False)
+            if count
+        ]
 
-    def _with_negatives(self, batch: Batch, samples: np.ndarray) -> Batch:
-        """Views of any samples for `batch`, which shows `samples`: the cache is the memory bank."""
+    def _with_negatives(self, batch: Batch, parts: list[Drawn]) -> Batch:
+        """Views of any samples for `batch`, which shows `parts`: the cache is the memory bank."""
+        shown = [start + rows for (_, rows, _), start in zip(parts, self._starts, strict=False)]
+        samples = np.concatenate(shown)
         total = sum(len(lessons.split) for lessons in self._lessons)
         drawn = np.sort(self._generator.integers(total, size=NEGATIVES))
         negatives: dict[str, list[torch.Tensor]] = {tap: [] for tap in self.contrasted}
         for lessons, start in zip(self._lessons, self._starts, strict=False):
             rows = drawn[(drawn >= start) & (drawn < start + len(lessons.split))] - start
             views = self._generator.integers(lessons.views, size=len(rows))
-            for tap, parts in negatives.items():
-                parts.append(lessons.answers(lessons.features[tap], rows, views))
+            for tap, told in negatives.items():
+                told.append(lessons.answers(lessons.features[tap], rows, views))
         are_others = torch.from_numpy(samples[:, None] != drawn).to(batch.pictures.device)
         return replace(
-            batch, negatives={tap: torch.cat(parts) for tap, parts in negatives.items()},
+            batch, negatives={tap: torch.cat(told) for tap, told in negatives.items()},
             are_others=are_others,
         )  # fmt: skip
 
@@ -110,13 +118,37 @@ class Mixture:
             order.left = left.numpy()
 
 
-def _joined(labelled: Batch, unlabelled: Batch) -> Batch:
+def next_of_all(mixtures: Sequence[Mixture], t: float) -> Batch:
+    """The batches of mixtures of the same lessons at t, 0 .. 1: every tensor `(mixtures, n, ...)`.
+
+    Each part of them is asked for at once. There are no negatives.
+    """
+
+    def of_each(told: torch.Tensor) -> torch.Tensor:
+        return told.unflatten(0, (len(mixtures), -1))
+
+    batches = []
+    for parts in zip(*(mixture.draw(t) for mixture in mixtures), strict=True):
+        lessons = parts[0][0]
+        rows, views = (np.concatenate([part[place] for part in parts]) for place in (1, 2))
+        batch = lessons.batch(rows, views)
+        logits = None if batch.logits is None else of_each(batch.logits)
+        features = {tap: of_each(told) for tap, told in batch.features.items()}
+        batches.append(Batch(of_each(batch.pictures), of_each(batch.labels), logits, features))
+    return joined(batches, dim=1)
+
+
+def joined(batches: Sequence[Batch], dim: int = 0) -> Batch:
+    """Labelled samples and unlabelled ones as one batch, along the dimension of samples."""
+    if len(batches) == 1:
+        return batches[0]
+    labelled, unlabelled = batches
     logits = None
     if labelled.logits is not None and unlabelled.logits is not None:
-        logits = torch.cat([labelled.logits, unlabelled.logits])
+        logits = torch.cat([labelled.logits, unlabelled.logits], dim)
     features = {
-        tap: torch.cat([labelled.features[tap], unlabelled.features[tap]])
+        tap: torch.cat([labelled.features[tap], unlabelled.features[tap]], dim)
         for tap in labelled.features
     }
-    pictures = torch.cat([labelled.pictures, unlabelled.pictures])
+    pictures = torch.cat([labelled.pictures, unlabelled.pictures], dim)
     return Batch(pictures, labelled.labels, logits, features)

@@ -85,10 +85,7 @@ def fit(
     parameters = [*student.parameters(), *objective.parameters()]
     optimizer = make_optimizer(parameters, training)
     schedule = make_schedule(optimizer, training)
-    parts: dict[str, Part] = {
-        "student": student, "objective": objective, "optimizer": optimizer, "schedule": schedule,
-        "mixture": mixture,
-    }  # fmt: skip
+    parts = parts_of(student, objective, optimizer, schedule, mixture)
     averaged = stopping = None
     if training.weight_average:
         average = get_ema_multi_avg_fn(training.weight_average)
@@ -102,8 +99,7 @@ def fit(
         say(f"going on after step {done}")
     judged = cast(Student, averaged.module) if averaged else student
     mix = mixing(settings, len(student.card.class_names))
-    looks = {round(n * training.steps / training.validations)
-             for n in range(1, training.validations + 1)}  # fmt: skip
+    looks = looks_of(training)
     taps = {pair.student for pair in objective.pairs}
     watch = Watch()
     steps = range(done + 1, training.steps + 1)
@@ -145,6 +141,23 @@ def fit(
         student.load_state_dict(stopping.weights)
     elif averaged:
         student.load_state_dict(averaged.module.state_dict())
+
+
+def parts_of(
+    student: Student, objective: Objective, optimizer: torch.optim.Optimizer,
+    schedule: LRScheduler, mixture: Mixture,
+) -> dict[str, Part]:  # fmt: skip
+    """What every checkpoint holds."""
+    return {
+        "student": student, "objective": objective, "optimizer": optimizer, "schedule": schedule,
+        "mixture": mixture,
+    }  # fmt: skip
+
+
+def looks_of(training: Training) -> set[int]:
+    """The steps after which validation is looked at."""
+    count = training.validations
+    return {round(n * training.steps / count) for n in range(1, count + 1)}
 
 
 def norm_of(tensors: Iterable[torch.Tensor | None]) -> float:
@@ -204,22 +217,26 @@ class Watch:
     """
 
     def __init__(self) -> None:
-        # By the terms that were there: for each the first step at which it was not finite, or 0.
+        # By the terms that were there: for each, and each student, the first step at which it was
+        # not finite, or 0.
         self._first: dict[tuple[str, ...], torch.Tensor] = {}
 
     def see(self, step: int, terms: dict[str, torch.Tensor]) -> None:
-        """Take note of a step's terms, scalars by name; it does not wait for the device."""
+        """Take note of a step's terms by name, scalars, or `(students,)` of several at once.
+
+        It does not wait for the device.
+        """
         names = tuple(terms)
-        wrong = ~torch.stack([term.detach() for term in terms.values()]).isfinite()
+        wrong = ~torch.stack([term.detach().view(-1) for term in terms.values()]).isfinite()
         first = self._first.get(names, torch.zeros_like(wrong, dtype=torch.int64))
         self._first[names] = torch.where(wrong & (first == 0), step, first)
 
-    def check(self) -> None:
-        """Diverged names the first term that was not finite, and when."""
+    def check(self, number: int = 0) -> None:
+        """Diverged names the first term that was not finite, and when, of one of the students."""
         found = [
             (step, name)
             for names, first in self._first.items()
-            for name, step in zip(names, first.tolist(), strict=True)
+            for name, step in zip(names, first[:, number].tolist(), strict=True)
             if step
         ]
         if found:

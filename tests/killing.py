@@ -12,6 +12,7 @@ from multiprocessing.process import BaseProcess
 from pathlib import Path
 from typing import Any
 
+import pytest
 import timm
 import torch
 from projects import REPOSITORY, merge
@@ -20,6 +21,7 @@ from safetensors.torch import save_file
 
 from pipeline import cost
 from pipeline.cache.shard import check_shard, open_shard
+from pipeline.checkpoints import Checkpoint
 from pipeline.params import load_params
 from pipeline.prepared import PREPARED_FILE
 from pipeline.stages import dump as dumping
@@ -57,6 +59,19 @@ def prepare_small(folder: Path) -> None:
     network = timm.create_model("test_resnet")
     save_file({n: v.contiguous() for n, v in network.state_dict().items()}, "teacher.safetensors")
     prepare(load_params())
+
+
+def stop_after(saves: int, monkeypatch: pytest.MonkeyPatch) -> None:
+    """The next run is interrupted when it has kept its state so many times."""
+    save, left = Checkpoint.save, [saves]
+
+    def saved(checkpoint: Checkpoint, *arguments: Any) -> None:
+        save(checkpoint, *arguments)
+        left[0] -= 1
+        if not left[0]:
+            raise KeyboardInterrupt
+
+    monkeypatch.setattr(Checkpoint, "save", saved)
 
 
 def copy_prepared(prepared: Path, folder: Path) -> Path:

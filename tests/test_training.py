@@ -16,7 +16,7 @@ import numpy as np
 import pytest
 import torch
 from caches import files_under
-from killing import prepare_small, set_params
+from killing import prepare_small, set_params, stop_after
 
 from pipeline.blocks import Mode, Settings, SoftTargets, Training, Views
 from pipeline.checkpoints import FOLDER, STATE, Checkpoint
@@ -372,19 +372,6 @@ def project(finished: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> 
     return folder
 
 
-def stop_after(saves: int, monkeypatch: pytest.MonkeyPatch) -> None:
-    """The next run is interrupted when it has kept its state so many times."""
-    save, left = Checkpoint.save, [saves]
-
-    def saved(checkpoint: Checkpoint, *arguments: Any) -> None:
-        save(checkpoint, *arguments)
-        left[0] -= 1
-        if not left[0]:
-            raise KeyboardInterrupt
-
-    monkeypatch.setattr(Checkpoint, "save", saved)
-
-
 def outcome(folder: Path) -> dict[str, bytes]:
     """Everything that a run leaves; DVCLive's curves carry the time of each look, so not these."""
     return {
@@ -474,7 +461,8 @@ def test_students_trained_ahead_at_once_come_out_as_one_by_one(
         train(params, variant)
     whole = outcome(Path("students"))
     shutil.rmtree("students")
-    told = sorted(trained_ahead(params, [*variants, Variant("absent", "plain", 0)], 2))
+    groups = [[variant] for variant in [*variants, Variant("absent", "plain", 0)]]
+    told = sorted(trained_ahead(params, groups, 2))
     assert told[0].startswith("absent-plain-0: no mode 'absent'"), "it keeps no other from training"
     assert told[1:] == ["independent-mixed-1: trained", "obedient-many-0: trained"]
     assert not Path("students").exists(), "what DVC keeps is left to it"

@@ -1,9 +1,9 @@
 """sweep: `dvc repro`, but with several students in training at a time.
 
-DVC trains one student after another, and on a CPU a small student keeps few cores busy. So those
-that `dvc status` wants trained are first trained up to their last checkpoint, each in a process
-with its share of the cores; `dvc repro` then finds the checkpoints, goes on from there, and
-records what it would have recorded.
+DVC trains one student after another, and a small one keeps few cores busy, and a GPU less. So those
+that `dvc status` wants trained are first trained up to their last checkpoint: on a CPU each in a
+process with its share of the cores, on a GPU those as one that differ in their seed alone. `dvc
+repro` then finds the checkpoints, goes on from there, and records what it would have recorded.
 """
 
 import contextlib
@@ -15,24 +15,27 @@ import sys
 from collections.abc import Iterable
 from concurrent.futures import ProcessPoolExecutor, as_completed
 
+from pipeline.compute import choose_compute
 from pipeline.errors import MenteeError
 from pipeline.params import Params, group_of
 from pipeline.progress import say, track
-from pipeline.stages.train import find, train_ahead
+from pipeline.stages.train import find, train_ahead, train_ahead_as_one
+from pipeline.together import can_share
 from pipeline.variants import Variant
 
 TRAINED = "trained"
+AS_ONE = 8  # students that train as one on a GPU, unless it is said
 
 
 def sweep(params: Params, jobs: int | None) -> None:
-    """Everything that is out of date; `jobs` students at a time, as many as cores if None."""
-    jobs = jobs or os.cpu_count() or 1
+    """Everything that is out of date; `jobs` students at a time, if None as many as gain by it."""
     dvc("repro", "head")
-    wanted = out_of_date(params)
-    jobs = min(jobs, len(wanted))
-    if jobs > 1:
-        say(f"{len(wanted)} students to train, {jobs} at a time")
-        for text in track(trained_ahead(params, wanted, jobs), "students", len(wanted)):
+    on_gpu = choose_compute(params.runtime).device.type == "cuda"
+    groups, processes = shared_out(params, out_of_date(params), jobs, on_gpu)
+    if groups:
+        count, at_a_time = sum(map(len, groups)), processes * max(map(len, groups))
+        say(f"{count} students to train, {at_a_time} at a time")
+        for text in track(trained_ahead(params, groups, processes), "students", count):
             say(text)
     dvc("repro")
 
@@ -49,26 +52,58 @@ def out_of_date(params: Params) -> list[Variant]:
     return [variant for stage, variant in stages.items() if stage in changed]
 
 
-def trained_ahead(params: Params, variants: list[Variant], jobs: int) -> Iterable[str]:
-    """What became of each student, as they end; one that fails keeps no other from training."""
-    threads = max((params.runtime.threads or os.cpu_count() or 1) // jobs, 1)
+def shared_out(
+    params: Params, variants: list[Variant], jobs: int | None, on_gpu: bool
+) -> tuple[list[list[Variant]], int]:
+    """Who trains ahead as one with whom, and how many processes do it; nobody where none gains."""
+    if on_gpu:
+        return alike(params, variants, jobs or AS_ONE), 1
+    processes = min(jobs or os.cpu_count() or 1, len(variants))
+    return [[variant] for variant in variants] if processes > 1 else [], processes
+
+
+def alike(params: Params, variants: list[Variant], at_most: int) -> list[list[Variant]]:
+    """Those that can train as one, two to `at_most` of them: they differ in their seed alone."""
+    groups: dict[tuple[str, str], list[Variant]] = {}
+    for variant in variants:
+        mode, settings = find(params, variant)
+        probes = params.probes_of(settings) if mode.reads_features else []
+        if can_share(settings, probes, params.training, params.student):
+            groups.setdefault((variant.mode, variant.settings), []).append(variant)
+    parts = [
+        group[start : start + at_most]
+        for group in groups.values()
+        for start in range(0, len(group), at_most)
+    ]
+    return [part for part in parts if len(part) > 1]
+
+
+def trained_ahead(params: Params, groups: list[list[Variant]], processes: int) -> Iterable[str]:
+    """What became of each student, as they end; one that fails keeps no other from training.
+
+    Those of a group train as one, so many groups at a time.
+    """
+    threads = max((params.runtime.threads or os.cpu_count() or 1) // processes, 1)
     runtime = params.runtime.model_copy(update={"threads": threads})
     params = params.model_copy(update={"runtime": runtime})
     context = multiprocessing.get_context("spawn")  # torch's threads do not survive a fork
-    with ProcessPoolExecutor(jobs, context) as workers:
-        running = {workers.submit(train_quietly, params, variant): variant for variant in variants}
+    with ProcessPoolExecutor(processes, context) as workers:
+        running = {workers.submit(train_quietly, params, group): group for group in groups}
         for future in as_completed(running):
-            yield f"{running[future].name}: {future.result()}"
+            for variant, text in zip(running[future], future.result(), strict=True):
+                yield f"{variant.name}: {text}"
 
 
-def train_quietly(params: Params, variant: Variant) -> str:
-    """What became of it; without progress, of which several would write over each other."""
+def train_quietly(params: Params, group: list[Variant]) -> list[str]:
+    """What became of each; without progress, of which several would write over each other."""
     with open(os.devnull, "w") as nowhere, contextlib.redirect_stdout(nowhere):
         try:
-            train_ahead(params, variant)
+            if len(group) > 1:
+                return [wrong or TRAINED for wrong in train_ahead_as_one(params, group)]
+            train_ahead(params, group[0])
         except MenteeError as error:
-            return str(error)
-    return TRAINED
+            return [str(error)] * len(group)
+    return [TRAINED]
 
 
 def dvc(*words: str, captured: bool = False) -> str:

@@ -1,7 +1,7 @@
 """train (stage two): one student from scratch, from the prepared data and the caches alone."""
 
-from collections.abc import Callable
-from contextlib import closing
+from collections.abc import Callable, Iterator, Sequence
+from contextlib import ExitStack, closing, contextmanager
 from dataclasses import dataclass
 from pathlib import Path
 from tempfile import TemporaryDirectory
@@ -37,6 +37,7 @@ from pipeline.progress import say
 from pipeline.ranks import ALONE, Ranks, joined
 from pipeline.regularisers import weights_of
 from pipeline.students import Card, Student, save_student
+from pipeline.together import Pupil, fit_together
 from pipeline.training import Look, fit, predict_logits
 from pipeline.variants import Variant
 
@@ -108,18 +109,50 @@ def train_ahead(params: Params, variant: Variant) -> None:
         fit_with_curves(params, variant, run, run_key(params, variant, run), Path(curves, "live"))
 
 
+def train_ahead_as_one(params: Params, variants: Sequence[Variant]) -> list[str]:
+    """`train_ahead` of students that differ in their seed alone; what went wrong with each, or "".
+
+    Those that were killed at different steps follow one another.
+    """
+    first = set_up(params, variants[0])
+    wrong = dict.fromkeys(variants, "")
+    with TemporaryDirectory() as folder, ExitStack() as listening:
+        pupils: dict[int, dict[Variant, Pupil]] = {}
+        for variant in variants:
+            run = first if variant == variants[0] else set_up(params, variant, beside=first)
+            curves = Path(folder, variant.name)
+            checkpoint = Checkpoint(variant.name, run_key(params, variant, run), curves)
+            listen = listening.enter_context(telling(params, variant, run.validation, curves))
+            pupil = Pupil(run.student, run.objective, run.mixture, listen, checkpoint)
+            pupils.setdefault(checkpoint.step, {})[variant] = pupil
+        for alike in pupils.values():
+            ends = fit_together([*alike.values()], first.validation, params.training, first.compute)
+            wrong |= {variant: str(end or "") for variant, end in zip(alike, ends, strict=True)}
+    return [*wrong.values()]
+
+
 def fit_with_curves(
     params: Params, variant: Variant, run: Run, key: str, folder: Path
 ) -> Checkpoint:
     """Train from the latest checkpoint on; the learning curves are written to `folder`."""
     checkpoint = Checkpoint(variant.name, key, folder, run.mixture.ranks)
+    with telling(params, variant, run.validation, folder) as listen:
+        run.go(params.training, listen, checkpoint)
+    return checkpoint
+
+
+@contextmanager
+def telling(
+    params: Params, variant: Variant, validation: Split, folder: Path
+) -> Iterator[Callable[[Look], None]]:
+    """What writes a student's learning curves to `folder`, and for TensorBoard if it is asked."""
     asked = params.runtime.tensorboard
     board, live = Board(Path(asked, variant.name) if asked else None), curves(folder)
 
     def listen(look: Look) -> None:
         live.step = look.step
         values = {f"loss/{name}": value for name, value in look.terms.items()}
-        scores = score(look.answers, run.validation.labels)
+        scores = score(look.answers, validation.labels)
         values |= {f"validation/{name}": value for name, value in scores.items()}
         values |= {"norm/gradient": look.gradient_norm, "norm/weights": look.weight_norm}
         for name, value in values.items():
@@ -128,33 +161,57 @@ def fit_with_curves(
         live.make_summary()
 
     with live, closing(board):
-        run.go(params.training, listen, checkpoint)
-    return checkpoint
+        yield listen
 
 
-def set_up(params: Params, variant: Variant, ranks: Ranks = ALONE) -> Run:
-    """Read what the student learns from, and make it and its objective by the variant's seed."""
+def set_up(
+    params: Params, variant: Variant, ranks: Ranks = ALONE, beside: Run | None = None
+) -> Run:
+    """Read what the student learns from, and make it and its objective by the variant's seed.
+
+    beside: a run that differs in its seed alone, and whose lessons this one reads too.
+    """
     mode, settings = find(params, variant)
     compute = choose_compute(params.runtime)
-    torch.manual_seed(variant.seed)
-    labelled = read_split(PREPARED_FILE, "labelled")
-    validation = read_split(PREPARED_FILE, "validation")
-    unlabelled = read_split(PREPARED_FILE, "unlabelled") if settings.reads_unlabelled else None
-    refuse_shared(labelled, validation)
+    asked = params.probes_of(settings) if mode.reads_features else []
+    if beside:
+        validation, read = beside.validation, beside.lessons
+    else:
+        validation = read_split(PREPARED_FILE, "validation")
+        read = read_lessons(params, mode, settings, compute.device)
+        refuse_shared(read[0].split, validation)
+    seen, extra = read[0], read[1] if len(read) > 1 else None
 
+    torch.manual_seed(variant.seed)
     about = {"mode": variant.mode, "settings": variant.settings, "seed": variant.seed}
+    labelled = seen.split
     images = torch.from_numpy(labelled.images)
     card = Card.of(params.student, settings.dropout, labelled.class_names, images, about)
     student = Student(card).to(compute.device)
+    probes = make_probes(asked, student, seen)
+    contrasted = sorted({pair.teacher for pair, probe in probes if probe.needs == "negatives"})
+    mixture = Mixture(
+        seen, extra, settings.unlabelled, params.training.batch_size, variant.seed, contrasted,
+        ranks,
+    )  # fmt: skip
+    weights = weights_of(student.network)
+    objective = Objective(mode, params.soft_targets, probes, settings, weights).to(compute.device)
+    if not ranks.is_first:  # dropout draws other units for other rows
+        torch.manual_seed(variant.seed + (ranks.rank << 32))
+    return Run(student, objective, mixture, validation, settings, compute, read)
 
+
+def read_lessons(
+    params: Params, mode: Mode, settings: Settings, device: torch.device
+) -> list[Lessons]:
+    """The labelled split and, where settings read it, the unlabelled one, as teachers saw them."""
     asked = params.probes_of(settings) if mode.reads_features else []
     taps = sorted({probe.teacher for probe in asked})
-    mentored = bool(taps) or mode.reads_logits
-    size, device = params.student.input_size, compute.device
-    share = params.runtime.resident_share
+    size, share = params.student.input_size, params.runtime.resident_share
 
-    def lessons(split: Split) -> Lessons:
-        if not mentored:
+    def lessons(name: str) -> Lessons:
+        split = read_split(PREPARED_FILE, name)
+        if not (taps or mode.reads_logits):
             return lone_lessons(split, params.views, size, device, share)
         opened = mentored_lessons(
             split, mode.reads_logits, taps, size, device, resident_share=share,
@@ -164,20 +221,7 @@ def set_up(params: Params, variant: Variant, ranks: Ranks = ALONE) -> Run:
             refuse_partial(logits, params.soft_targets)
         return opened
 
-    seen = lessons(labelled)
-    extra = lessons(unlabelled) if unlabelled else None
-    probes = make_probes(asked, student, seen)
-    contrasted = sorted({pair.teacher for pair, probe in probes if probe.needs == "negatives"})
-    mixture = Mixture(
-        seen, extra, settings.unlabelled, params.training.batch_size, variant.seed, contrasted,
-        ranks,
-    )  # fmt: skip
-    weights = weights_of(student.network)
-    objective = Objective(mode, params.soft_targets, probes, settings, weights).to(device)
-    read = [seen, *([extra] if extra else [])]
-    if not ranks.is_first:  # dropout draws other units for other rows
-        torch.manual_seed(variant.seed + (ranks.rank << 32))
-    return Run(student, objective, mixture, validation, settings, compute, read)
+    return [lessons(name) for name in ("labelled", *(["unlabelled"] * settings.reads_unlabelled))]
 
 
 def run_key(params: Params, variant: Variant, run: Run) -> str:
