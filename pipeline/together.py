@@ -7,9 +7,9 @@ that each comes out as it would alone, up to rounding.
 """
 
 import warnings
-from collections.abc import Callable, Sequence
-from contextlib import ExitStack
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
+from itertools import chain
 from typing import Any
 
 import torch
@@ -79,10 +79,12 @@ def fit_together(
     """
     fates: list[Diverged | None] = [None] * len(pupils)
     looks, watch = looks_of(training), Watch()
-    with ExitStack() as hooks, warnings.catch_warnings():
+    first = pupils[0]
+    taps = {pair.student for pair in first.objective.pairs}
+    with first.student.tapped(taps) as features, warnings.catch_warnings():
         # What vmap does one after another, since it has no rule for it, is right, if slower.
         warnings.filterwarnings("ignore", "There is a performance drop")
-        stack = Stack(pupils, hooks, training, compute)
+        stack = Stack(pupils, features, training, compute)
         steps = range(stack.done + 1, training.steps + 1)
         for step in track(steps, "training", len(steps)):
             t = (step - 1) / (training.steps - 1)
@@ -108,9 +110,13 @@ class Stack:
     """The weights of all pupils as single tensors `(pupils, ...)`, and what trains them."""
 
     def __init__(
-        self, pupils: Sequence[Pupil], hooks: ExitStack, training: Training, compute: Compute
+        self, pupils: Sequence[Pupil], features: Mapping[str, torch.Tensor], training: Training,
+        compute: Compute,
     ):  # fmt: skip
-        """From where the pupils' checkpoints stand, all at one step; hooks: open for as long."""
+        """From where the pupils' checkpoints stand, all at one step.
+
+        features: where those of the first appear, whose code runs for all.
+        """
         self.compute = compute
         self._parts = [parts_for(pupil, training) for pupil in pupils]
         (self.done,) = {
@@ -118,12 +124,8 @@ class Stack:
             for pupil, parts in zip(pupils, self._parts, strict=True)
         }
         self._lessons = [
-            Lesson(
-                pupil.student, pupil.objective,
-                hooks.enter_context(pupil.student.tapped(taps_of(pupil.objective))), ALONE,
-            )
-            for pupil in pupils
-        ]  # fmt: skip
+            Lesson(pupil.student, pupil.objective, features, ALONE) for pupil in pupils
+        ]
         self.weights, self._buffers = stack_module_state(self._lessons)
         self._optimizer = make_optimizer(self.weights.values(), training)
         self._schedule = make_schedule(self._optimizer, training)
@@ -134,7 +136,7 @@ class Stack:
 
     def step(self, batch: Batch, t: float) -> dict[str, torch.Tensor]:
         """Train all by a batch `(pupils, n, ...)` at t, 0 .. 1; the weighed terms, `(pupils,)`."""
-        lesson = self._lessons[0].train()  # whose code runs, on the weights of all
+        lesson = self._lessons[0].train()
         told = {"pictures": batch.pictures, "labels": batch.labels, "features": batch.features}
         if batch.logits is not None:
             told["logits"] = batch.logits
@@ -159,12 +161,10 @@ class Stack:
     def take_out(self, number: int) -> dict[str, Part]:
         """Bring one pupil, and the parts of its checkpoint, to where the stack stands."""
         lesson, parts = self._lessons[number], self._parts[number]
+        of_all = self.weights | self._buffers
         with torch.no_grad():
-            for own, all_of_them in (
-                (lesson.named_parameters(), self.weights), (lesson.named_buffers(), self._buffers),
-            ):  # fmt: skip
-                for name, value in own:
-                    value.copy_(all_of_them[name][number])
+            for name, value in chain(lesson.named_parameters(), lesson.named_buffers()):
+                value.copy_(of_all[name][number])
         parts["optimizer"].load_state_dict(unstacked(self._optimizer.state_dict(), number))
         parts["schedule"].load_state_dict(self._schedule.state_dict())
         return parts
@@ -193,10 +193,6 @@ def parts_for(pupil: Pupil, training: Training) -> dict[str, Part]:
     )
     schedule = make_schedule(optimizer, training)
     return parts_of(pupil.student, pupil.objective, optimizer, schedule, pupil.mixture)
-
-
-def taps_of(objective: Objective) -> set[str]:
-    return {pair.student for pair in objective.pairs}
 
 
 def stacked(states: Sequence[dict[str, Any]]) -> dict[str, Any]:

@@ -151,6 +151,16 @@ def test_students_as_one_come_out_as_alone(
     assert not torch.equal(weights[0], weights[1]), "each has a seed of its own"
 
 
+def test_in_bfloat16_students_as_one_come_out_as_alone(
+    project: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(compute, "_cpu_is_fast_in_bfloat16", lambda: True)
+    params, variants = load_params(), seeds("taught", "mixed")
+    alone = ahead(params, variants)
+    train_ahead_as_one(params, variants)
+    assert_alike(params, alone, 0.05)
+
+
 @pytest.mark.parametrize("distance", PROBED)
 def test_every_distance_of_features_is_that_of_each(project: Path, distance: str) -> None:
     params = change(probes=PROBED[distance])
