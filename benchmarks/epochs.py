@@ -24,8 +24,8 @@ from pipeline.lessons import Lessons
 from pipeline.mentoring.objective import Batch
 from pipeline.mixtures import Mixture
 from pipeline.params import Params
+from pipeline.runs import Run, set_up
 from pipeline.stages.dump import BATCH_SIZE
-from pipeline.stages.train import Run, set_up
 from pipeline.teachers import Answers, Teacher, load_teacher
 from pipeline.variants import Variant
 

@@ -11,9 +11,9 @@ from writing import random_split
 from pipeline.blocks import Probe
 from pipeline.params import Params, load_params
 from pipeline.prepared import PREPARED_FILE, write_prepared
+from pipeline.runs import Run
 from pipeline.stages.dump import dump
 from pipeline.stages.head import head
-from pipeline.stages.train import Run
 from pipeline.training import make_optimizer
 
 PARAMS = Path(__file__).parent.parent / "params.yaml"

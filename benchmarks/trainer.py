@@ -15,7 +15,7 @@ from torch import nn
 from torch.utils.data import Dataset
 
 from pipeline.params import Params
-from pipeline.stages.train import Run
+from pipeline.runs import Run
 
 
 class Pictures(Dataset):

@@ -115,7 +115,11 @@ class Student(nn.Module):
 
     def tapped(self, taps: Iterable[str]) -> AbstractContextManager[dict[str, torch.Tensor]]:
         """Read the features at `taps`, module paths of the network: see `pipeline.taps`."""
-        return tapped(self.network, {tap: tap for tap in taps}, "probes.student")
+        modules = {tap: tap for tap in taps}
+        # The children of our own networks work in place on nothing but what they made themselves.
+        own = ":" not in self.card.model
+        untouched = [tap for tap in modules if own and "." not in tap]
+        return tapped(self.network, modules, "probes.student", untouched)
 
     def feature_shapes(self, taps: set[str]) -> dict[str, tuple[int, ...]]:
         """The shape of one row of features at each tap, `(C,)` or `(C, h, w)`.

@@ -1,6 +1,6 @@
 """Named places in a network, and the features that are read there."""
 
-from collections.abc import Iterator
+from collections.abc import Collection, Iterator
 from contextlib import contextmanager
 from textwrap import shorten
 from typing import Any
@@ -15,11 +15,13 @@ LISTED = 300  # characters of module paths in an error
 
 @contextmanager
 def tapped(
-    network: nn.Module, modules: dict[str, str], key: str
+    network: nn.Module, modules: dict[str, str], key: str, untouched: Collection[str] = ()
 ) -> Iterator[dict[str, torch.Tensor]]:
     """Read what modules put out: `modules` is name -> module path, like {"late": "blocks.4"}.
 
-    Yields a dictionary that holds, after each forward pass, the output of every module by name.
+    Yields a dictionary that holds, after each forward pass, the output of every module by name: a
+    copy, since the next module may be an activation that works in place, or itself where the name
+    is of those that nothing works on in place.
     A path that does not exist is a MenteeError that names the `key` of params, where {} stands for
     the name, and lists the paths that do exist.
     """
@@ -27,8 +29,8 @@ def tapped(
 
     def keep(name: str) -> Any:
         def hook(_module: nn.Module, _inputs: Any, output: torch.Tensor) -> None:
-            # A copy: the next module may be an activation that works in place.
-            features[name] = output.clone() if isinstance(output, torch.Tensor) else output
+            copied = isinstance(output, torch.Tensor) and name not in untouched
+            features[name] = output.clone() if copied else output
 
         return hook
 

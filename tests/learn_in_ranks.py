@@ -17,7 +17,7 @@ from projects import merge
 from pipeline import compute
 from pipeline.params import Params, load_params
 from pipeline.ranks import ALONE, Ranks, joined
-from pipeline.stages.train import set_up
+from pipeline.runs import set_up
 from pipeline.training import Look
 from pipeline.variants import Variant
 

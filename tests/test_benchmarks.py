@@ -24,7 +24,7 @@ def beside_the_benchmarks(monkeypatch: pytest.MonkeyPatch) -> None:
     [
         ("cache", "gather", 7), ("cache", "memory", 2), ("cache", "size", 4),
         ("cache", "verify", 2), ("cache", "writing", 1),
-        ("train", "steps", 3), ("train", "epochs", 1), ("train", "together", 1),
+        ("train", "steps", 4), ("train", "epochs", 1), ("train", "together", 1),
         ("train", "freed", 3),
     ],
 )  # fmt: skip

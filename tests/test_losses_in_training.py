@@ -20,7 +20,7 @@ from pipeline.mentoring.distances import DISTANCES
 from pipeline.mentoring.losses import SOFT_TARGET_DISTANCES
 from pipeline.mixtures import NEGATIVES
 from pipeline.params import Params, load_params
-from pipeline.stages.train import set_up
+from pipeline.runs import set_up
 from pipeline.variants import Variant
 
 FEW_STEPS: dict[str, Any] = {

@@ -139,6 +139,22 @@ def test_a_tap_without_features_that_a_probe_can_read_is_refused(tap: str) -> No
     )
 
 
+@pytest.mark.parametrize("model", ["fiveconv", "resnet8x4", "wrn_10_1", "timm:resnet18"])
+def test_every_tap_reads_what_its_module_put_out(model: str) -> None:
+    """Whatever works on that in place afterwards, as activations do."""
+    built = student(model, dropout=0.5).train()
+    told: dict[str, torch.Tensor] = {}
+    names = [name for name, _ in built.network.named_modules() if name]
+    for name in names:
+        built.network.get_submodule(name).register_forward_hook(
+            lambda _module, _inputs, output, name=name: told.update({name: output.clone()})
+        )
+    with built.tapped(names) as features:
+        built(pictures())
+    assert all(torch.equal(features[name], value) for name, value in told.items())
+    assert len(told) > 20
+
+
 def test_looking_at_taps_leaves_the_student_as_it_was() -> None:
     looked_at = student().train()
     before = {name: value.clone() for name, value in looked_at.state_dict().items()}

@@ -20,8 +20,9 @@ from pipeline.checkpoints import FOLDER, STATE, Checkpoint
 from pipeline.mentoring.distances import DISTANCES
 from pipeline.mentoring.losses import SOFT_TARGET_DISTANCES
 from pipeline.params import Params, load_params
+from pipeline.runs import set_up
 from pipeline.stages.sweep import TRAINED, shared_out, trained_ahead
-from pipeline.stages.train import set_up, train, train_ahead, train_ahead_as_one
+from pipeline.stages.train import train, train_ahead, train_ahead_as_one
 from pipeline.students import load_student
 from pipeline.together import Stack
 from pipeline.training import Look, Watch

@@ -99,8 +99,8 @@ class Probe(nn.Module):
     """
 
     measure: Callable[..., torch.Tensor]
-    mean: torch.Tensor
-    std: torch.Tensor
+    scale: torch.Tensor
+    shift: torch.Tensor
 
     def __init__(
         self, distance: str, match: str, student_shape: Sequence[int],
@@ -117,8 +117,9 @@ class Probe(nn.Module):
         else:
             learns = isinstance(chosen.measure, type)
             self.measure = chosen.measure(self.match.channels) if learns else chosen.measure
-        self.register_buffer("mean", mean)
-        self.register_buffer("std", std)
+        for_places = (-1, *[1] * (len(teacher_shape) - 1))
+        self.register_buffer("scale", (1 / std).view(for_places))
+        self.register_buffer("shift", (-mean / std).view(for_places))
 
     def forward(
         self, student: torch.Tensor, teacher: torch.Tensor, negatives: torch.Tensor | None = None,
@@ -127,12 +128,10 @@ class Probe(nn.Module):
         """negatives and are_others: see `Batch`; only a distance that needs them reads them."""
         teacher = teacher.float()
         if self.needs == "channels":
-            shape = (-1, *[1] * (teacher.dim() - 2))
             # The student's maps lie in memory channels last; a difference to others is slow.
             if teacher.dim() == 4:
                 teacher = teacher.contiguous(memory_format=torch.channels_last)
-            scale = 1 / self.std.view(shape)
-            teacher = torch.addcmul(-self.mean.view(shape) * scale, teacher, scale)  # in one pass
+            teacher = torch.addcmul(self.shift, teacher, self.scale)  # in one pass
         if self.needs in ("channels", "grid"):
             student, teacher = same_grid(student, teacher)
         student, teacher = self.match(student, teacher)

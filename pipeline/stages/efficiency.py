@@ -12,8 +12,8 @@ from pipeline.metrics import score
 from pipeline.params import Params
 from pipeline.prepared import PREPARED_FILE, read_split
 from pipeline.progress import say
+from pipeline.runs import Run, set_up
 from pipeline.stages.head import fit
-from pipeline.stages.train import Run, set_up
 from pipeline.training import predict_logits
 from pipeline.transfer import drawn_rows
 from pipeline.variants import Budget

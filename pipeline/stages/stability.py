@@ -9,7 +9,7 @@ from pipeline.errors import MenteeError
 from pipeline.files import write_json
 from pipeline.params import Params
 from pipeline.progress import say
-from pipeline.stages.train import set_up
+from pipeline.runs import set_up
 from pipeline.training import Diverged, Look, predict_logits
 from pipeline.variants import PLAIN, Attempt, Variant
 

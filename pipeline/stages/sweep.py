@@ -19,7 +19,8 @@ from pipeline.compute import choose_compute
 from pipeline.errors import MenteeError
 from pipeline.params import Params, group_of
 from pipeline.progress import say, track
-from pipeline.stages.train import find, train_ahead, train_ahead_as_one
+from pipeline.runs import find
+from pipeline.stages.train import train_ahead, train_ahead_as_one
 from pipeline.together import can_share
 from pipeline.variants import Variant
 

@@ -11,11 +11,12 @@ from pipeline.files import read_json
 from pipeline.heads import common_scale, fit_heads
 from pipeline.lessons import CACHE, open_kind
 from pipeline.params import Params, load_params
+from pipeline.runs import set_up
 from pipeline.stages.dump import dump
 from pipeline.stages.efficiency import ask_another_head, efficiency
 from pipeline.stages.evaluate import evaluate
 from pipeline.stages.head import head
-from pipeline.stages.train import set_up, train
+from pipeline.stages.train import train
 from pipeline.transfer import drawn_rows
 from pipeline.variants import Budget, Variant
 

@@ -23,9 +23,9 @@ from pipeline.examined import ExaminedStudent
 from pipeline.files import read_json
 from pipeline.params import Params
 from pipeline.prepared import PREPARED_FILE, Split, read_split
+from pipeline.runs import set_up
 from pipeline.stages.examine import examine, untrained, withstand
 from pipeline.stages.targets import targets
-from pipeline.stages.train import set_up
 from pipeline.students import load_student
 from pipeline.variants import Variant
 
