@@ -7,52 +7,21 @@ or with negatives: they flatten a sample to one vector, and the two sides may ha
 
 from collections.abc import Callable
 from dataclasses import dataclass
-from typing import Any, Literal, cast
+from typing import Any, Literal
 
 import torch
 import torch.nn.functional as F
 from torch import nn
-from torch.autograd.function import once_differentiable
 
 # Channels
 
 
 def rmse(student: torch.Tensor, teacher: torch.Tensor) -> torch.Tensor:
-    """sqrt(mean((s - t)^2)), the mean over everything. Venkatesan and Li, 2016."""
-    value, _ = cast(tuple[torch.Tensor, torch.Tensor], RMSE.apply(student, teacher))
-    return value
+    """sqrt(mean((s - t)^2)), the mean over everything. Venkatesan and Li, 2016.
 
-
-class RMSE(torch.autograd.Function):
-    """`rmse` with the gradient by hand, in half of the passes over the features.
-
-    d rmse / d s = (s - t) / (rmse * n) over n values; the tiny floor keeps it finite where all
-    differences are 0. The differences come out too, as torch.func wants it of what is kept.
+    At least 1e-6, since the root's gradient grows without end towards 0.
     """
-
-    generate_vmap_rule = True
-
-    @staticmethod
-    def forward(student: torch.Tensor, teacher: torch.Tensor) -> tuple[torch.Tensor, torch.Tensor]:
-        apart = student - teacher
-        return torch.linalg.vector_norm(apart) / apart.numel() ** 0.5, apart
-
-    @staticmethod
-    def setup_context(
-        context: Any, inputs: tuple[torch.Tensor, ...], output: tuple[torch.Tensor, ...]
-    ) -> None:
-        value, apart = output
-        context.mark_non_differentiable(apart)
-        context.save_for_backward(apart, value)
-
-    @staticmethod
-    @once_differentiable
-    def backward(
-        context: Any, gradient: torch.Tensor, _: torch.Tensor
-    ) -> tuple[torch.Tensor, torch.Tensor | None]:
-        apart, value = context.saved_tensors
-        own = apart * (gradient / (value.clamp_min(1e-6) * apart.numel()))
-        return own, -own if context.needs_input_grad[1] else None
+    return F.mse_loss(student, teacher).clamp_min(1e-12).sqrt()
 
 
 def mse(student: torch.Tensor, teacher: torch.Tensor) -> torch.Tensor:
