@@ -1,6 +1,6 @@
 """What teaching costs a student, measured here: the second table of docs/benchmarks.md.
 
-python benchmarks/train.py                  # everything, sixteen minutes; be alone on the machine
+python benchmarks/train.py                  # everything, forty minutes; be alone on the machine
 python benchmarks/train.py steps epochs     # these, the others as they were measured last
 """
 
