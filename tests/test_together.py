@@ -317,6 +317,14 @@ def test_on_a_cpu_each_has_a_process(project: Path, jobs: int, count: int, proce
     assert groups == ([[variant] for variant in variants] if processes > 1 else [])
 
 
+def test_by_default_a_cpu_trains_one_for_each_core_that_this_process_may_use(
+    project: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr("os.sched_getaffinity", lambda _process: {1, 4, 6}, raising=False)
+    _, processes = shared_out(load_params(), seeds("lone", count=5), None, on_gpu=False)
+    assert processes == 3
+
+
 @pytest.mark.skipif(not torch.cuda.is_available(), reason="needs a GPU")
 def test_on_a_gpu_students_as_one_come_out_as_alone(project: Path) -> None:
     params = change(runtime={"device": "cuda"})

@@ -15,7 +15,7 @@ import sys
 from collections.abc import Iterable
 from concurrent.futures import ProcessPoolExecutor, as_completed
 
-from pipeline.compute import choose_compute
+from pipeline.compute import choose_compute, own_cores
 from pipeline.errors import MenteeError
 from pipeline.params import Params, group_of
 from pipeline.progress import say, track
@@ -59,7 +59,7 @@ def shared_out(
     """Who trains ahead as one with whom, and how many processes do it; nobody where none gains."""
     if on_gpu:
         return alike(params, variants, jobs or AS_ONE), 1
-    processes = min(jobs or os.cpu_count() or 1, len(variants))
+    processes = min(jobs or own_cores(), len(variants))
     return [[variant] for variant in variants] if processes > 1 else [], processes
 
 
@@ -84,7 +84,7 @@ def trained_ahead(params: Params, groups: list[list[Variant]], processes: int) -
 
     Those of a group train as one, so many groups at a time.
     """
-    threads = max((params.runtime.threads or os.cpu_count() or 1) // processes, 1)
+    threads = max((params.runtime.threads or own_cores()) // processes, 1)
     runtime = params.runtime.model_copy(update={"threads": threads})
     params = params.model_copy(update={"runtime": runtime})
     context = multiprocessing.get_context("spawn")  # torch's threads do not survive a fork
