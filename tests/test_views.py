@@ -97,6 +97,19 @@ def test_shifts_stay_within_the_padding_and_regions_keep_the_images_size(
     assert set(regions[:, 4].tolist()) <= {0, 1}
 
 
+@given(sample_ids, st.integers(1, 999), seeds, st.integers(0, 40), st.booleans())
+def test_views_are_those_that_numpys_own_generator_draws(
+    ids: list[str], view: int, seed: int, padding: int, flip: bool
+) -> None:
+    regions = draw(ids, view, view_settings(padding, flip, seed), (32, 32))
+    for sample, region in zip(ids, regions, strict=True):
+        digest = hashlib.blake2b(sample.encode(), digest_size=8).digest()
+        key = np.array([int.from_bytes(digest, "little"), (seed << 32) | view], dtype=np.uint64)
+        generator = np.random.Generator(np.random.Philox(key=key))
+        shifts = generator.integers(-padding, padding, size=2, endpoint=True)
+        assert region.tolist() == [*shifts, 32, 32, flip and generator.integers(2)]
+
+
 def test_every_shift_is_drawn_and_half_of_the_views_are_mirrored() -> None:
     ids = [f"train/{i}" for i in range(1000)]
     regions = draw(ids, 1, view_settings(padding=2), (32, 32))
