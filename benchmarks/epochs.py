@@ -8,12 +8,12 @@ from pathlib import Path
 import numpy as np
 import torch
 import torch.nn.functional as F
+from clock import seconds_of
 from rows import Row, ratios, row
 from teaching import (
     Times,
     bare_seconds,
     fit_seconds,
-    seconds_of,
     set_up_project,
     take_turns,
 )

@@ -9,8 +9,9 @@ from pathlib import Path
 
 import torch
 import torch.nn.functional as F
+from clock import seconds_of
 from rows import Row, ratios, row
-from teaching import CLASSES, PARAMS, seconds_of, take_turns
+from teaching import CLASSES, PARAMS, take_turns
 
 from pipeline import compute
 from pipeline.blocks import Runtime

@@ -1,11 +1,10 @@
 """A small project to time training in: random images, the default teacher's true answers."""
 
-import time
 from collections.abc import Callable
 from pathlib import Path
 
 import numpy as np
-import torch
+from clock import seconds_of
 from writing import random_split
 
 from pipeline.blocks import Probe
@@ -67,16 +66,6 @@ def bare_seconds(run: Run, params: Params, steps: int) -> float:
                 optimizer.step()
 
     return seconds_of(step_again, run.compute.device)
-
-
-def seconds_of(work: Callable[[], None], device: torch.device) -> float:
-    """Wall-clock seconds until the device has done it too."""
-    wait = torch.cuda.synchronize if device.type == "cuda" else lambda: None
-    wait()
-    start = time.perf_counter()
-    work()
-    wait()
-    return time.perf_counter() - start
 
 
 Times = dict[str, list[float]]

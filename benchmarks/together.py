@@ -6,8 +6,9 @@ from contextlib import chdir
 from itertools import count
 from pathlib import Path
 
+from clock import seconds_of
 from rows import Row, ratios, row
-from teaching import seconds_of, set_up_project, take_turns
+from teaching import set_up_project, take_turns
 
 from pipeline.compute import choose_compute
 from pipeline.params import Params

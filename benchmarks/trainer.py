@@ -10,7 +10,7 @@ from typing import Any
 import numpy as np
 import torch
 import torch.nn.functional as F
-from teaching import seconds_of
+from clock import seconds_of
 from torch import nn
 from torch.utils.data import Dataset
 

@@ -29,6 +29,15 @@ class Answers:
     logits: torch.Tensor
     features: dict[str, torch.Tensor]
 
+    def cpu(self) -> "Answers":
+        """The same in the CPU's memory, when the device has computed them."""
+        features = {tap: values.to("cpu", non_blocking=True)
+                    for tap, values in self.features.items()}  # fmt: skip
+        copied = Answers(self.logits.to("cpu", non_blocking=True), features)
+        if self.logits.device.type == "cuda":
+            torch.cuda.current_stream(self.logits.device).synchronize()
+        return copied
+
 
 class Teacher:
     """A pretrained network in eval mode that answers uint8 pictures of its input size."""
@@ -57,7 +66,8 @@ class Teacher:
 
     def normalise(self, pictures: torch.Tensor) -> torch.Tensor:
         """uint8 `(n, 3, s, s)` -> float32 of the same shape on the device, for the network."""
-        inputs = (pictures.to(self.compute.device) - self._shift) / self._scale
+        pictures = pictures.to(self.compute.device, non_blocking=True)
+        inputs = (pictures - self._shift) / self._scale
         return inputs.contiguous(memory_format=torch.channels_last)
 
     @torch.inference_mode()

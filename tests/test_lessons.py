@@ -118,7 +118,7 @@ def test_a_teacher_run_anew_on_a_students_pictures_says_what_the_cache_says(
     views = generator.integers(lessons.views, size=50)
 
     batch = lessons.batch(rows, views)
-    anew = answer_filled_up(teacher, batch.pictures)
+    anew = answer_filled_up(teacher, batch.pictures).cpu()
     features = anew.features["pooled"].half()
     assert torch.equal(batch.features["pooled"], features.float())
     np.testing.assert_array_equal(logits.gather(views, rows), anew.logits.half().numpy())

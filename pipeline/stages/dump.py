@@ -36,7 +36,9 @@ RUN_FILE = Path("runs/dump.json")
 # Fixed, and the last batch is filled up: kernels may round differently at another batch size.
 BATCH_SIZE = 64
 AHEAD = 4  # batches that may wait to be written: what a killed dump loses besides one shard
-MAKERS = 2  # threads that make views while the teacher answers: a GPU is faster than one
+# Threads that make views while the teacher answers, digests included: beside a CPU's teacher more
+# would be in its way, a GPU answers in 2 or 3 ms what takes one of them 6 to 20.
+MAKERS, MAKERS_FOR_A_GPU = 2, 8
 
 # Where shards are missing, and of which kinds.
 Work = tuple[Split, schema.Place, list[str]]
@@ -113,8 +115,9 @@ def answer_missing(
     answered = ranks.counter()
     shown_ahead, dealt = tee(ranks.deal(work))
     shown = show(
-        ((split, place) for split, place, _ in shown_ahead), params.views, teacher.input_size
-    )
+        ((split, place) for split, place, _ in shown_ahead), params.views, teacher.input_size,
+        teacher.compute.device,
+    )  # fmt: skip
     with Progress("teacher answers", count) as progress, Beside(AHEAD) as beside:
         for split, place, missing in dealt:
             collector = Collector(specs[split.name], split, place)
@@ -191,14 +194,24 @@ def batches(place: schema.Place) -> list[slice]:
     return [slice(n, min(n + BATCH_SIZE, count)) for n in range(0, count, BATCH_SIZE)]
 
 
-def show(work: Iterable[tuple[Split, schema.Place]], settings: Views, size: int) -> Iterator[Shown]:
-    """Every batch of every place in order, made a few ahead of what is asked for."""
+def show(
+    work: Iterable[tuple[Split, schema.Place]], settings: Views, size: int, device: torch.device
+) -> Iterator[Shown]:
+    """Every batch of every place in order, made a few ahead of what is asked for.
+
+    The pictures lie on the CPU, where their digests are taken; what is for a GPU is pinned, so that
+    it is copied there while the teacher answers.
+    """
+    for_a_gpu = device.type == "cuda"
+    count = min(MAKERS_FOR_A_GPU, max(MAKERS, torch.get_num_threads())) if for_a_gpu else MAKERS
     waiting: deque[Future[Shown]] = deque()
-    with ThreadPoolExecutor(MAKERS, initializer=compute_alone) as makers:
+    with ThreadPoolExecutor(count, initializer=compute_alone) as makers:
         for split, place in work:
             for rows in batches(place):
-                waiting.append(makers.submit(show_batch, split, place, rows, settings, size))
-                if len(waiting) > MAKERS:
+                waiting.append(
+                    makers.submit(show_batch, split, place, rows, settings, size, for_a_gpu)
+                )
+                if len(waiting) > count:
                     yield waiting.popleft().result()
         while waiting:
             yield waiting.popleft().result()
@@ -213,12 +226,15 @@ def compute_alone() -> None:
     threadpool_limits(1, user_api="openmp")
 
 
-def show_batch(split: Split, place: schema.Place, rows: slice, settings: Views, size: int) -> Shown:
+def show_batch(
+    split: Split, place: schema.Place, rows: slice, settings: Views, size: int, pinned: bool = False
+) -> Shown:
     """The views of `rows`, counted from the place's start, at `size` x `size` pixels."""
     chosen = slice(place.start + rows.start, place.start + rows.stop)
     regions = draw(split.ids[chosen], place.view, settings, split.image_size)
     pictures = replay(torch.from_numpy(split.images[chosen]), torch.from_numpy(regions), size)
-    return Shown(rows, regions, pictures, pixel_digests(pictures))
+    digests = pixel_digests(pictures)
+    return Shown(rows, regions, pictures.pin_memory() if pinned else pictures, digests)
 
 
 class Collector:
@@ -237,6 +253,8 @@ class Collector:
         }
 
     def add(self, batch: Shown, answers: Answers) -> None:
+        """Beside the teacher, which goes on: here a GPU is waited for."""
+        answers = answers.cpu()
         self.regions[batch.rows], self.pixels[batch.rows] = batch.regions, batch.pixels
         self.values[schema.LOGITS][batch.rows] = answers.logits
         for tap, features in answers.features.items():
@@ -275,14 +293,14 @@ class Collector:
 
 
 def answer_filled_up(teacher: Teacher, pictures: torch.Tensor) -> Answers:
-    """Answer a batch of at most BATCH_SIZE pictures as one of exactly BATCH_SIZE."""
+    """Answer a batch of at most BATCH_SIZE pictures as one of exactly BATCH_SIZE, on the device."""
     count = len(pictures)
     if count < BATCH_SIZE:
         filling = pictures[-1:].expand(BATCH_SIZE - count, -1, -1, -1)
         pictures = torch.cat([pictures, filling])
     answers = teacher.answer(pictures)
-    features = {tap: values[:count].cpu() for tap, values in answers.features.items()}
-    return Answers(answers.logits[:count].cpu(), features)
+    features = {tap: values[:count] for tap, values in answers.features.items()}
+    return Answers(answers.logits[:count], features)
 
 
 def publish(split: Split, spec: dict[str, Any], scratch: Scratch) -> None:

@@ -126,10 +126,13 @@ def seconds_a_view(teacher: Any, split: Split, params: Params) -> float:
         split.name, split.images[rows], split.labels[rows],
         tuple(split.ids[row] for row in rows), split.class_names,
     )  # fmt: skip
-    shown = show([(some, schema.Place(1, 0, 0, count))], params.views, teacher.input_size)
+    shown = show(
+        [(some, schema.Place(1, 0, 0, count))], params.views, teacher.input_size,
+        teacher.compute.device,
+    )  # fmt: skip
     times, before = [], time.perf_counter()
     for batch in shown:
-        answer_filled_up(teacher, batch.pictures)
+        answer_filled_up(teacher, batch.pictures).cpu()
         now = time.perf_counter()
         times.append((now - before) / BATCH_SIZE)
         before = now
