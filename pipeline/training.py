@@ -24,6 +24,7 @@ from pipeline.students import Student
 from pipeline.views import replay
 
 PREDICT_BATCH = 250
+NEVER = 2**63 - 1
 MOMENTUM = 0.9
 # Of the training: where the step schedule divides the learning rate by ten (Tian et al., 2020).
 MILESTONES = (0.625, 0.75, 0.875)
@@ -218,7 +219,7 @@ class Watch:
 
     def __init__(self) -> None:
         # By the terms that were there: for each, and each student, the first step at which it was
-        # not finite, or 0.
+        # not finite, or NEVER.
         self._first: dict[tuple[str, ...], torch.Tensor] = {}
 
     def see(self, step: int, terms: dict[str, torch.Tensor]) -> None:
@@ -227,9 +228,11 @@ class Watch:
         It does not wait for the device.
         """
         names = tuple(terms)
-        wrong = ~torch.stack([term.detach().view(-1) for term in terms.values()]).isfinite()
-        first = self._first.get(names, torch.zeros_like(wrong, dtype=torch.int64))
-        self._first[names] = torch.where(wrong & (first == 0), step, first)
+        finite = torch.stack([term.detach().view(-1) for term in terms.values()]).isfinite()
+        if names not in self._first:
+            self._first[names] = torch.full(finite.shape, NEVER, device=finite.device)
+        first = self._first[names]
+        self._first[names] = torch.where(finite, first, first.clamp(max=step))
 
     def check(self, number: int = 0) -> None:
         """Diverged names the first term that was not finite, and when, of one of the students."""
@@ -237,7 +240,7 @@ class Watch:
             (step, name)
             for names, first in self._first.items()
             for name, step in zip(names, first[:, number].tolist(), strict=True)
-            if step
+            if step < NEVER
         ]
         if found:
             raise Diverged(*min(found, key=lambda one: one[0]))
