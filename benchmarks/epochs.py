@@ -25,9 +25,9 @@ from pipeline.mentoring.objective import Batch
 from pipeline.mixtures import Mixture
 from pipeline.params import Params
 from pipeline.runs import Run, set_up
-from pipeline.stages.dump import BATCH_SIZE
 from pipeline.teachers import Answers, Teacher, load_teacher
 from pipeline.variants import Variant
+from pipeline.views_ahead import BATCH_SIZE
 
 ROUNDS = 5
 

@@ -16,10 +16,10 @@ from teaching import CLASSES, PARAMS, take_turns
 from pipeline import compute
 from pipeline.blocks import Runtime
 from pipeline.params import load_params
-from pipeline.stages.dump import BATCH_SIZE
 from pipeline.students import Card, Student
 from pipeline.teachers import Teacher, load_teacher
 from pipeline.training import make_optimizer
+from pipeline.views_ahead import BATCH_SIZE
 
 ROUNDS, TIMES = 7, 4
 WAYS = ("kept", "given back")

@@ -24,9 +24,9 @@ from pipeline.compute import choose_compute
 from pipeline.files import write_text
 from pipeline.params import load_params
 from pipeline.prepared import Split
-from pipeline.stages.dump import BATCH_SIZE
 from pipeline.stages.estimate import row_bytes, seconds_a_view, write_rate
 from pipeline.teachers import load_teacher
+from pipeline.views_ahead import BATCH_SIZE
 
 PAGE = Path(__file__).parent.parent / "docs/scaling.md"
 IMAGES, VIEWS_EACH, CLASSES, EPOCHS = 1_281_167, 10, 1000, 100

@@ -18,6 +18,7 @@ from pipeline.params import Params, load_params
 from pipeline.prepared import PREPARED_FILE, Split, write_prepared
 from pipeline.stages import dump as dumping
 from pipeline.teachers import Teacher, load_teacher
+from pipeline.views_ahead import show
 
 ROUNDS = 5
 # Of the labelled split, so that a round takes seconds; 64 images are for validation and 64 to test.
@@ -44,7 +45,7 @@ def writing(folder: Path, scale: float = 1.0) -> list[Row]:
     splits = [random_split(name, count, params) for name, count in counts.items()]
     with chdir(folder):
         write_prepared(PREPARED_FILE, splits)
-        shown = dumping.show(
+        shown = show(
             places(splits, params), params.views, params.teacher.input_size, compute.device
         )
         pictures = [batch.pictures.to(compute.device) for batch in shown]

@@ -30,11 +30,12 @@ from pipeline.mixtures import Mixture
 from pipeline.params import Params, load_params
 from pipeline.prepared import PREPARED_FILE, Split, read_split
 from pipeline.stages import dump as dumping
-from pipeline.stages.dump import Collector, answer_filled_up, dump, show_batch
+from pipeline.stages.dump import Collector, answer_filled_up, dump
 from pipeline.stages.head import fit, write_task_logits
 from pipeline.stages.prepare import prepare
 from pipeline.teachers import Answers, Teacher, load_teacher
 from pipeline.views import draw, pixel_digests, replay
+from pipeline.views_ahead import BATCH_SIZE, show_batch
 
 CPU = torch.device("cpu")
 # Two parts of three views of the labelled split, one of two of the unlabelled, two plain splits.
@@ -460,7 +461,7 @@ def stop_after(batches: int, monkeypatch: pytest.MonkeyPatch) -> None:
     answer, left = Teacher.answer, [batches]
 
     def interrupted(teacher: Teacher, pictures: torch.Tensor) -> Answers:
-        if len(pictures) == dumping.BATCH_SIZE:
+        if len(pictures) == BATCH_SIZE:
             if not left[0]:
                 raise KeyboardInterrupt
             left[0] -= 1

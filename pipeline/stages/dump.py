@@ -1,20 +1,14 @@
 """dump (stage one): every view of every sample through the teacher, once -> HDF5 shards."""
 
 import time
-from collections import deque
-from collections.abc import Iterable, Iterator
-from concurrent.futures import Future, ThreadPoolExecutor
 from contextlib import nullcontext
-from dataclasses import dataclass
 from itertools import islice, tee
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 import torch
-from threadpoolctl import threadpool_limits
 
-from pipeline.blocks import Views
 from pipeline.cache import schema
 from pipeline.cache.encodings import encoding_of, features_encoding, logits_encoding
 from pipeline.cache.writer import Beside, Scratch, write_root
@@ -29,16 +23,12 @@ from pipeline.progress import Progress, say
 from pipeline.ranks import Ranks, joined
 from pipeline.teachers import Answers, Teacher, load_teacher
 from pipeline.tuned import find_tuned
-from pipeline.views import COLUMNS, draw, pixel_digests, replay
+from pipeline.views import COLUMNS
+from pipeline.views_ahead import BATCH_SIZE, Shown, batches, show
 
 SCRATCH = Path(".work/cache")
 RUN_FILE = Path("runs/dump.json")
-# Fixed, and the last batch is filled up: kernels may round differently at another batch size.
-BATCH_SIZE = 64
 AHEAD = 4  # batches that may wait to be written: what a killed dump loses besides one shard
-# Threads that make views while the teacher answers: more would be in the way of a CPU's teacher. A
-# batch, digests included, takes one of them 6 ms at 128 pixels and 17 at 224, too long for a GPU's.
-MAKERS, MAKERS_FOR_A_GPU = 2, 8
 
 # Where shards are missing, and of which kinds.
 Work = tuple[Split, schema.Place, list[str]]
@@ -173,68 +163,6 @@ def describe(split: Split, params: Params, teacher: Teacher) -> dict[str, Any]:
         },
         "kinds": kinds,
     }
-
-
-@dataclass(frozen=True)
-class Shown:
-    """Views that a teacher is asked about at a time: the rows of a place's shard that they fill.
-
-    regions: `(n, 5)`; pictures: uint8 `(n, 3, s, s)`; pixels: their digests, uint64 `(n,)`.
-    """
-
-    rows: slice
-    regions: np.ndarray
-    pictures: torch.Tensor
-    pixels: np.ndarray
-
-
-def batches(place: schema.Place) -> list[slice]:
-    """The rows of a place's shard, batch by batch."""
-    count = place.stop - place.start
-    return [slice(n, min(n + BATCH_SIZE, count)) for n in range(0, count, BATCH_SIZE)]
-
-
-def show(
-    work: Iterable[tuple[Split, schema.Place]], settings: Views, size: int, device: torch.device
-) -> Iterator[Shown]:
-    """Every batch of every place in order, made a few ahead of what is asked for.
-
-    The pictures lie on the CPU, where their digests are taken; what is for a GPU is pinned, so that
-    it is copied there while the teacher answers.
-    """
-    for_a_gpu = device.type == "cuda"
-    count = min(MAKERS_FOR_A_GPU, max(MAKERS, torch.get_num_threads())) if for_a_gpu else MAKERS
-    waiting: deque[Future[Shown]] = deque()
-    with ThreadPoolExecutor(count, initializer=compute_alone) as makers:
-        for split, place in work:
-            for rows in batches(place):
-                waiting.append(
-                    makers.submit(show_batch, split, place, rows, settings, size, for_a_gpu)
-                )
-                if len(waiting) > count:
-                    yield waiting.popleft().result()
-        while waiting:
-            yield waiting.popleft().result()
-
-
-def compute_alone() -> None:
-    """Use one CPU thread from this thread on, and leave the others to the teacher.
-
-    torch.set_num_threads would take them from the teacher's matrix products too.
-    """
-    torch.get_num_threads()  # the first call in a thread sets its number
-    threadpool_limits(1, user_api="openmp")
-
-
-def show_batch(
-    split: Split, place: schema.Place, rows: slice, settings: Views, size: int, pinned: bool = False
-) -> Shown:
-    """The views of `rows`, counted from the place's start, at `size` x `size` pixels."""
-    chosen = slice(place.start + rows.start, place.start + rows.stop)
-    regions = draw(split.ids[chosen], place.view, settings, split.image_size)
-    pictures = replay(torch.from_numpy(split.images[chosen]), torch.from_numpy(regions), size)
-    digests = pixel_digests(pictures)
-    return Shown(rows, regions, pictures.pin_memory() if pinned else pictures, digests)
 
 
 class Collector:

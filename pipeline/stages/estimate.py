@@ -17,9 +17,10 @@ from pipeline.cache.shard import write_shard
 from pipeline.compute import choose_compute
 from pipeline.params import Params
 from pipeline.prepared import PREPARED_FILE, SPLITS, Split, read_split
-from pipeline.stages.dump import BATCH_SIZE, SCRATCH, answer_filled_up, describe, show
+from pipeline.stages.dump import SCRATCH, answer_filled_up, describe
 from pipeline.teachers import load_teacher
 from pipeline.tuned import find_tuned
+from pipeline.views_ahead import BATCH_SIZE, show
 
 BATCHES = 5  # batches that are timed, after one to warm up
 WRITTEN = 32 << 20  # bytes that are written to measure how fast shards are

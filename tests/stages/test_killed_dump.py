@@ -11,7 +11,8 @@ import numpy as np
 import pytest
 from killing import Dumps, cache_files, copy_prepared, set_params
 
-from pipeline.stages.dump import AHEAD, BATCH_SIZE
+from pipeline.stages.dump import AHEAD
+from pipeline.views_ahead import BATCH_SIZE
 
 KILLS = 50
 SHARD = -(-150 // BATCH_SIZE)  # batches that fill the shards of a place
