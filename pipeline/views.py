@@ -12,10 +12,10 @@ from collections.abc import Sequence
 
 import numpy as np
 import torch
-import torch.nn.functional as F
 
 from pipeline.blocks import Views
 from pipeline.errors import MenteeError
+from pipeline.resampling import resample
 
 # The columns of a view: the region in pixels of the stored image, and 1 where it is mirrored.
 COLUMNS = ("top", "left", "height", "width", "flip")
@@ -62,9 +62,10 @@ def _random_numbers(ids: Sequence[str], low_key: int) -> np.ndarray:
 def replay(images: torch.Tensor, regions: torch.Tensor, size: int) -> torch.Tensor:
     """Cut `regions` int `(n, 5)` out of `images` uint8 `(n, H, W, 3)` and resample them.
 
-    Returns uint8 `(n, 3, size, size)` in channels-last memory, where the images lie. Both stages
-    call this one function, so that a student sees what its teacher saw. The regions lie on the CPU:
-    what to do depends on them, and a GPU would have to be waited for.
+    Returns uint8 `(n, 3, size, size)` in channels-last memory, where the images lie, the same
+    pixels on every device. Both stages call this one function, so that a student sees what its
+    teacher saw. The regions lie on the CPU: what to do depends on them, and a GPU would have to be
+    waited for.
     """
     shapes = regions[:, 2:4].numpy()
     if len(shapes) and (shapes == shapes[0]).all():
@@ -86,7 +87,7 @@ def _resampled_cut(
 ) -> torch.Tensor:
     """Regions of one shape as pictures of another, uint8 `(n, 3, size, size)`."""
     cut = _cut(images, regions, height, width).permute(0, 3, 1, 2)
-    return cut if (height, width) == (size, size) else _resample(cut, size)
+    return cut if (height, width) == (size, size) else resample(cut, size)
 
 
 def check_regions(regions: np.ndarray, image_size: tuple[int, int], where: object) -> None:
@@ -103,15 +104,6 @@ def check_regions(regions: np.ndarray, image_size: tuple[int, int], where: objec
             f"{where} shows regions that do not lie in images of {image_size[0]} x "
             f"{image_size[1]} pixels: fetch it again, or dump again"
         )
-
-
-def _resample(pictures: torch.Tensor, size: int) -> torch.Tensor:
-    """Bicubic, antialiased, as torchvision's `resize` does it, whose import takes two seconds."""
-    if pictures.device.type == "cpu":
-        return F.interpolate(pictures, [size, size], mode="bicubic", antialias=True)
-    # No uint8 kernel there.
-    floats = F.interpolate(pictures.float(), [size, size], mode="bicubic", antialias=True)
-    return floats.round_().clamp_(0, 255).to(torch.uint8)
 
 
 def _cut(images: torch.Tensor, regions: torch.Tensor, height: int, width: int) -> torch.Tensor:
