@@ -1,7 +1,8 @@
 """Where images come from: CIFAR-10, any torchvision set, one's own files, or sklearn's digits."""
 
 import inspect
-from collections.abc import Callable, Sequence
+import tempfile
+from collections.abc import Callable, Iterable, Iterator, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -16,14 +17,17 @@ from pipeline.folders import Problems, Sample, list_images, pictures_of
 from pipeline.images import to_square, upright
 from pipeline.progress import track
 
+WORK = Path(".work")
+COPIED = 16  # images at a time, where those of a split are copied
+
 
 @dataclass(frozen=True)
 class Dataset:
     """Labelled images before they are split.
 
-    images: uint8 `(n, size, size, 3)`; labels: int64 `(n,)`, NO_LABEL where there is none; ids: n
-    stable names of the samples; is_test: bool `(n,)`, the official test set, all False where there
-    is none.
+    images: uint8 `(n, size, size, 3)`, read-only and on the disk where they may be many; labels:
+    int64 `(n,)`, NO_LABEL where there is none; ids: n stable names of the samples; is_test: bool
+    `(n,)`, the official test set, all False where there is none.
     """
 
     images: np.ndarray
@@ -31,6 +35,12 @@ class Dataset:
     class_names: tuple[str, ...]
     ids: tuple[str, ...]
     is_test: np.ndarray
+
+    def images_of(self, rows: np.ndarray) -> np.ndarray:
+        """Copies of the images of `rows`, int `(m,)`, in their order; they are on the disk too."""
+        starts = range(0, len(rows), COPIED)
+        parts = (self.images[rows[start : start + COPIED]] for start in starts)
+        return _on_disk(parts, self.images.shape[1])
 
 
 def load_dataset(data: Data, raw: Path) -> Dataset:
@@ -72,17 +82,22 @@ def _torchvision(name: str, raw: Path, size: int) -> Dataset:
         raise MenteeError(f"data.source: torchvision.datasets has no {name!r}")
     parts = [_torchvision_split(kind, raw, train) for train in (True, False)]
     class_names = getattr(parts[0], "classes", None)
-    images, labels, ids = [], [], []
-    for split, part in zip(("train", "test"), parts, strict=True):
-        for i, (picture, label) in enumerate(track(part, f"reading {name} {split}", len(part))):
-            images.append(to_square(upright(picture), size))
-            labels.append(int(label))
-            ids.append(f"{split}/{i:07}")
+    labels: list[int] = []
+    ids: list[str] = []
+
+    def read() -> Iterator[np.ndarray]:
+        for split, part in zip(("train", "test"), parts, strict=True):
+            for i, (picture, label) in enumerate(track(part, f"reading {name} {split}", len(part))):
+                labels.append(int(label))
+                ids.append(f"{split}/{i:07}")
+                yield to_square(upright(picture), size)
+
+    images = _on_disk(read(), size)
     if class_names is None:
         class_names = [str(label) for label in range(max(labels) + 1)]
     is_test = np.arange(len(images)) >= len(parts[0])
     names = tuple(str(class_name) for class_name in class_names)
-    return Dataset(np.stack(images), np.array(labels), names, tuple(ids), is_test)
+    return Dataset(images, np.array(labels), names, tuple(ids), is_test)
 
 
 def _torchvision_split(kind: Callable, raw: Path, train: bool) -> Sequence:
@@ -110,21 +125,39 @@ def _own(data: Data) -> Dataset:
         listing = list_images(data.source)
     except MenteeError as error:
         raise MenteeError(f"data.source: {error}") from None
-    size = data.image_size
-    images = np.empty((len(listing.samples), size, size, 3), dtype=np.uint8)
     problems = Problems()
     kept: list[Sample] = []
-    for sample, picture in pictures_of(listing, problems):
-        images[len(kept)] = to_square(picture, size)
-        kept.append(sample)
+
+    def read() -> Iterator[np.ndarray]:
+        for sample, picture in pictures_of(listing, problems):
+            kept.append(sample)
+            yield to_square(picture, data.image_size)
+
+    images = _on_disk(read(), data.image_size)
     problems.settle(data.skip_broken)
     return Dataset(
-        images[: len(kept)],
+        images,
         np.array([sample.label for sample in kept], dtype=np.int64),
         listing.class_names,
         tuple(sample.name for sample in kept),
         np.zeros(len(kept), dtype=bool),
     )
+
+
+def _on_disk(parts: Iterable[np.ndarray], size: int) -> np.ndarray:
+    """Images `(size, size, 3)`, or some at a time, as one array that is read from a file.
+
+    The file has no name and goes with the array: memory need not hold all images of a data set.
+    """
+    WORK.mkdir(exist_ok=True)
+    with tempfile.TemporaryFile(dir=WORK) as file:
+        for part in parts:
+            file.write(part.data)
+        count = file.tell() // (size * size * 3)
+        if not count:
+            return np.empty((0, size, size, 3), dtype=np.uint8)
+        file.flush()
+        return np.memmap(file, np.uint8, "r", shape=(count, size, size, 3))
 
 
 def _resized(images: np.ndarray, size: int) -> np.ndarray:

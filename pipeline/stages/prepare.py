@@ -27,7 +27,7 @@ def prepare(params: Params) -> None:
         if name == "unlabelled":
             labels = np.full_like(labels, NO_LABEL)  # nobody downstream can peek
         ids = tuple(dataset.ids[row] for row in chosen)
-        splits.append(Split(name, dataset.images[chosen], labels, ids, dataset.class_names))
+        splits.append(Split(name, dataset.images_of(chosen), labels, ids, dataset.class_names))
     write_prepared(PREPARED_FILE, splits)
     counts = ", ".join(f"{len(split)} {split.name}" for split in splits)
     say(f"{PREPARED_FILE}: {len(dataset.class_names)} classes; {counts} images")

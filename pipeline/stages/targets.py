@@ -41,7 +41,7 @@ def split(dataset: Dataset) -> list[Split]:
         raise MenteeError("a fifth of so few images are none to test with: add some")
     return [
         Split(
-            name, dataset.images[chosen], dataset.labels[chosen],
+            name, dataset.images_of(chosen), dataset.labels[chosen],
             tuple(dataset.ids[row] for row in chosen), dataset.class_names,
         )
         for name, chosen in rows.items()

@@ -1,5 +1,7 @@
 """How images are split, and the file that keeps the splits."""
 
+import subprocess
+import sys
 import time
 from dataclasses import dataclass
 from pathlib import Path
@@ -262,6 +264,29 @@ def test_two_runs_write_the_same_bytes(project: Params) -> None:
     time.sleep(1.1)  # HDF5 would stamp the time in whole seconds
     prepare(project)
     assert PREPARED_FILE.read_bytes() == first
+
+
+# Prepares in a process that may take so many bytes more for itself; mapped files do not count.
+WITH_LITTLE_MEMORY = """
+import re, resource, sys
+from pathlib import Path
+import h5py, PIL.Image
+from pipeline.params import load_params
+from pipeline.stages.prepare import prepare
+own = 1024 * int(re.search(r"VmData:\\s+(\\d+)", Path("/proc/self/status").read_text())[1])
+resource.setrlimit(resource.RLIMIT_DATA, (own + int(sys.argv[1]),) * 2)
+prepare(load_params())
+"""
+
+
+@pytest.mark.skipif(sys.platform != "linux", reason="other systems do not limit a process's memory")
+def test_memory_need_not_hold_all_images(project: Params) -> None:
+    edit_params(Path("params.yaml"), {"data": {"image_size": 1024}})  # 24 images of 3 MiB
+    command = [sys.executable, "-c", WITH_LITTLE_MEMORY, str(48 << 20)]
+    done = subprocess.run(command, capture_output=True, text=True, check=False)
+    assert done.returncode == 0, done.stderr
+    assert PREPARED_FILE.stat().st_size > 60 << 20
+    assert not list(Path(".work").iterdir())
 
 
 def test_no_unlabelled_images_at_all_are_an_empty_split(project: Params) -> None:
