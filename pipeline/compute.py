@@ -1,7 +1,6 @@
 """Which device computes, and in what precision."""
 
 import ctypes
-import os
 import platform
 from contextlib import AbstractContextManager
 from dataclasses import dataclass
@@ -11,6 +10,7 @@ import torch
 from pipeline.blocks import Runtime
 from pipeline.errors import MenteeError
 from pipeline.ranks import launched
+from pipeline.threads import own_cores
 
 M_TRIM_THRESHOLD, M_MMAP_MAX = -1, -4  # of malloc.h
 
@@ -36,13 +36,6 @@ class Compute:
         if self.device.type == "cuda":
             name = torch.cuda.get_device_name(self.device)
         return f"{name}, {self.precision}"
-
-
-def own_cores() -> int:
-    """How many cores this process may use, as far as the system says."""
-    if hasattr(os, "sched_getaffinity"):  # not on macOS and Windows
-        return len(os.sched_getaffinity(0))
-    return os.cpu_count() or 1
 
 
 def choose_compute(runtime: Runtime) -> Compute:

@@ -4,6 +4,7 @@ import inspect
 import tempfile
 from collections.abc import Callable, Iterable, Iterator, Sequence
 from dataclasses import dataclass
+from functools import partial
 from pathlib import Path
 
 import numpy as np
@@ -13,7 +14,7 @@ from pipeline.blocks import Data
 from pipeline.cifar10 import CLASS_NAMES as CIFAR10_CLASSES
 from pipeline.cifar10 import read_cifar10
 from pipeline.errors import MenteeError
-from pipeline.folders import Problems, Sample, list_images, pictures_of
+from pipeline.folders import Problems, Sample, list_images, look_at_all
 from pipeline.images import to_square, upright
 from pipeline.progress import track
 
@@ -127,11 +128,12 @@ def _own(data: Data) -> Dataset:
         raise MenteeError(f"data.source: {error}") from None
     problems = Problems()
     kept: list[Sample] = []
+    small = partial(to_square, size=data.image_size)
 
     def read() -> Iterator[np.ndarray]:
-        for sample, picture in pictures_of(listing, problems):
+        for sample, image in look_at_all(listing, problems, small):
             kept.append(sample)
-            yield to_square(picture, data.image_size)
+            yield image
 
     images = _on_disk(read(), data.image_size)
     problems.settle(data.skip_broken)

@@ -2,9 +2,10 @@
 
 import csv
 import hashlib
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
+from typing import TypeVar
 
 from PIL import Image
 
@@ -12,9 +13,14 @@ from pipeline.errors import MenteeError, reason
 from pipeline.images import is_picture, open_picture
 from pipeline.prepared import NO_LABEL
 from pipeline.progress import track, warn
+from pipeline.threads import in_order, own_cores
+
+Look = TypeVar("Look")
 
 UNLABELLED = ("unlabelled", "unlabeled")  # folders that are no class
 COLUMNS = ("path", "label")
+MOST_READERS = 16  # threads that read images: a large photograph takes 100 MB
+SMALL_FILE = 4000  # bytes: a JPEG of 100 x 100 pixels, a PNG of 40 x 40
 
 
 @dataclass(frozen=True)
@@ -77,23 +83,37 @@ def list_images(source: str) -> Listing:
     return listing
 
 
-def pictures_of(listing: Listing, problems: Problems) -> Iterator[tuple[Sample, Image.Image]]:
-    """Every image that can be read, in RGB, the first alone of those with the same pixels.
+def look_at_all(
+    listing: Listing, problems: Problems, look: Callable[[Image.Image], Look]
+) -> Iterator[tuple[Sample, Look]]:
+    """What `look` says of every image that can be read, in RGB, once for those of the same pixels.
 
-    What cannot be read and what is there twice goes to `problems`.
+    What cannot be read and what is there twice goes to `problems`. Several images are read at a
+    time; `look` is called in threads.
     """
-    seen: dict[bytes, Sample] = {}
-    for sample in track(listing.samples, "reading images", len(listing.samples)):
+
+    def read(sample: Sample) -> tuple[bytes, Look] | MenteeError:
         try:
             picture = open_picture(sample.path)
         except MenteeError as error:
-            problems.broken.append(str(error))
-            continue
+            return error
         digest = hashlib.blake2b(picture.tobytes(), digest_size=16)
         digest.update(repr(picture.size).encode())
-        first = seen.setdefault(digest.digest(), sample)
+        return digest.digest(), look(picture)
+
+    samples = listing.samples
+    threads = min(own_cores(), MOST_READERS)
+    read_all = map(read, samples) if _are_small(samples) else in_order(read, samples, threads)
+    all_found = track(read_all, "reading images", len(samples))
+    seen: dict[bytes, Sample] = {}
+    for sample, found in zip(samples, all_found, strict=True):
+        if isinstance(found, MenteeError):
+            problems.broken.append(str(found))
+            continue
+        digest, looked = found
+        first = seen.setdefault(digest, sample)
         if first is sample:
-            yield sample, picture
+            yield sample, looked
         elif sample.label in (first.label, NO_LABEL):
             problems.copies.append(f"{sample.path} is the same image as {first.path}")
         else:
@@ -102,6 +122,12 @@ def pictures_of(listing: Listing, problems: Problems) -> Iterator[tuple[Sample, 
                 f"{sample.path} of class {names[1]!r} is the same image as {first.path} of class "
                 f"{names[0]!r}"
             )
+
+
+def _are_small(samples: Sequence[Sample]) -> bool:
+    """Whether one thread reads them faster than two, which wait for each other's Python."""
+    sizes = [sample.path.stat().st_size for sample in samples if sample.path.is_file()]
+    return sum(sizes) <= SMALL_FILE * len(sizes)
 
 
 def _list_folder(folder: Path) -> Listing:

@@ -1,8 +1,6 @@
 """The views that a teacher is asked about, batch by batch, made while it answers those before."""
 
-from collections import deque
 from collections.abc import Iterable, Iterator
-from concurrent.futures import Future, ThreadPoolExecutor
 from dataclasses import dataclass
 
 import numpy as np
@@ -12,6 +10,7 @@ from threadpoolctl import threadpool_limits
 from pipeline.blocks import Views
 from pipeline.cache.schema import Place
 from pipeline.prepared import Split
+from pipeline.threads import in_order
 from pipeline.views import draw, pixel_digests, replay
 
 # Fixed, and the last batch is filled up: kernels may round differently at another batch size.
@@ -51,17 +50,12 @@ def show(
     """
     for_a_gpu = device.type == "cuda"
     count = min(MAKERS_FOR_A_GPU, max(MAKERS, torch.get_num_threads())) if for_a_gpu else MAKERS
-    waiting: deque[Future[Shown]] = deque()
-    with ThreadPoolExecutor(count, initializer=compute_alone) as makers:
-        for split, place in work:
-            for rows in batches(place):
-                waiting.append(
-                    makers.submit(show_batch, split, place, rows, settings, size, for_a_gpu)
-                )
-                if len(waiting) > count:
-                    yield waiting.popleft().result()
-        while waiting:
-            yield waiting.popleft().result()
+
+    def made(batch: tuple[Split, Place, slice]) -> Shown:
+        return show_batch(*batch, settings, size, for_a_gpu)
+
+    asked = ((split, place, rows) for split, place in work for rows in batches(place))
+    return in_order(made, asked, count, begin=compute_alone)
 
 
 def compute_alone() -> None:

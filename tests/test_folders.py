@@ -9,6 +9,7 @@ from hypothesis import strategies as st
 from PIL import Image
 from projects import refusal
 
+from pipeline import folders
 from pipeline.blocks import Data
 from pipeline.datasets import Dataset, load_dataset
 from pipeline.prepared import NO_LABEL
@@ -27,6 +28,13 @@ def save(path: Path, shade: int) -> Path:
     path.parent.mkdir(parents=True, exist_ok=True)
     Image.new("L", (20, 20), shade).save(path)
     return path
+
+
+@pytest.fixture(autouse=True, params=[0, 1 << 20], ids=["threads", "one-thread"])
+def how_images_are_read(request: pytest.FixtureRequest, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Files of more bytes than these are read by threads."""
+    monkeypatch.setattr(folders, "SMALL_FILE", request.param)
+    monkeypatch.setattr(folders, "own_cores", lambda: 3)
 
 
 @pytest.fixture

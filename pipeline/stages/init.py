@@ -13,7 +13,7 @@ from ruamel.yaml import YAML
 
 from pipeline.errors import MenteeError
 from pipeline.files import write_text, written_whole
-from pipeline.folders import Listing, Problems, list_images, pictures_of
+from pipeline.folders import Listing, Problems, list_images, look_at_all
 from pipeline.params import PARAMS_FILE, load_params
 from pipeline.prepared import NO_LABEL
 from pipeline.progress import say, warn
@@ -71,12 +71,12 @@ def survey(listing: Listing, skip_broken: bool) -> Found:
     problems = Problems()
     counts = dict.fromkeys(listing.class_names, 0)
     unlabelled, sides = 0, []
-    for sample, picture in pictures_of(listing, problems):
+    for sample, side in look_at_all(listing, problems, lambda picture: min(picture.size)):
         if sample.label == NO_LABEL:
             unlabelled += 1
         else:
             counts[listing.class_names[sample.label]] += 1
-        sides.append(min(picture.size))
+        sides.append(side)
     problems.settle(skip_broken)
     return Found(counts, unlabelled, tuple(sides))
 

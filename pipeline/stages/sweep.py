@@ -15,12 +15,13 @@ import sys
 from collections.abc import Iterable
 from concurrent.futures import ProcessPoolExecutor, as_completed
 
-from pipeline.compute import choose_compute, own_cores
+from pipeline.compute import choose_compute
 from pipeline.errors import MenteeError
 from pipeline.params import Params, group_of
 from pipeline.progress import say, track
 from pipeline.runs import find
 from pipeline.stages.train import train_ahead, train_ahead_as_one
+from pipeline.threads import own_cores
 from pipeline.together import can_share
 from pipeline.variants import Variant
 

@@ -282,7 +282,7 @@ prepare(load_params())
 @pytest.mark.skipif(sys.platform != "linux", reason="other systems do not limit a process's memory")
 def test_memory_need_not_hold_all_images(project: Params) -> None:
     edit_params(Path("params.yaml"), {"data": {"image_size": 1024}})  # 24 images of 3 MiB
-    command = [sys.executable, "-c", WITH_LITTLE_MEMORY, str(48 << 20)]
+    command = [sys.executable, "-c", WITH_LITTLE_MEMORY, str(56 << 20)]
     done = subprocess.run(command, capture_output=True, text=True, check=False)
     assert done.returncode == 0, done.stderr
     assert PREPARED_FILE.stat().st_size > 60 << 20
