@@ -8,7 +8,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from PIL import Image
 
-from pipeline.resampling import resample, resample_in_integers
+from pipeline.resampling import _weights, resample, resample_in_integers
 
 
 def kernel(pictures: torch.Tensor, size: int) -> torch.Tensor:
@@ -36,6 +36,22 @@ def test_in_integers_all_pixels_are_those_of_the_kernel(
 def test_so_they_are_at_the_sizes_of_photographs(old: tuple[int, int], size: int) -> None:
     pictures = noise(*old).contiguous(memory_format=torch.channels_last)
     assert torch.equal(resample_in_integers(pictures, size), kernel(pictures, size))
+
+
+@pytest.mark.parametrize("old", [20, 250, 1300, 4000])
+def test_where_many_pixels_become_one_sums_are_exact_too(old: int) -> None:
+    pictures = noise(old, 20)
+    assert torch.equal(resample_in_integers(pictures, 4), kernel(pictures, 4))
+    parts, _ = _weights(old, 4, torch.device("cpu"))
+    largest_sum = parts.double().abs().sum(0).max() * 255
+    assert largest_sum < {torch.float32: 2**24, torch.float64: 2**53}[parts.dtype]
+
+
+def test_autocast_rounds_nothing() -> None:
+    pictures = noise(40, 50)
+    with torch.autocast("cpu", torch.bfloat16):
+        made = resample_in_integers(pictures, 32)
+    assert torch.equal(made, kernel(pictures, 32))
 
 
 def test_pillow_makes_the_same_picture() -> None:
