@@ -19,7 +19,7 @@ from teaching import (
 )
 from trainer import torchdistill_box, torchdistill_seconds
 
-from pipeline.compute import choose_compute
+from pipeline.compute import choose_compute, to_device
 from pipeline.lessons import Lessons
 from pipeline.mentoring.objective import Batch
 from pipeline.mixtures import Mixture
@@ -84,7 +84,7 @@ class OnlineLessons(Lessons):
     def __init__(self, cached: Lessons, teacher: Teacher, classes: int):
         self.teacher = teacher
         self.split, self.views = cached.split, cached.views
-        self.images, self.labels, self.regions = cached.images, cached.labels, cached.regions
+        self.images, self.regions = cached.images, cached.regions
         self.input_size, self.device = cached.input_size, cached.device
         generator = torch.Generator().manual_seed(0)
         pictures = self.shown(np.zeros(1, int), np.zeros(1, int), teacher.input_size)
@@ -102,7 +102,7 @@ class OnlineLessons(Lessons):
 
     def batch(self, rows: np.ndarray, views: np.ndarray) -> Batch:
         answers = self.answered(rows, views)
-        labels = self.labels[torch.from_numpy(rows).to(self.device)]
+        labels = to_device(self.split.labels[rows], self.device)
         pictures = self.shown(rows, views, self.input_size)
         return Batch(pictures, labels, answers.logits, answers.features)
 

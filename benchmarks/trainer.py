@@ -14,6 +14,7 @@ from clock import seconds_of
 from torch import nn
 from torch.utils.data import Dataset
 
+from pipeline.compute import to_device
 from pipeline.params import Params
 from pipeline.runs import Run
 
@@ -24,7 +25,7 @@ class Pictures(Dataset):
     def __init__(self, lessons: Any):
         rows = np.arange(len(lessons.split))
         self.pictures = lessons.shown(rows, np.zeros_like(rows), lessons.teacher.input_size)
-        self.labels = lessons.labels
+        self.labels = to_device(lessons.split.labels, lessons.device)
 
     def __len__(self) -> int:
         return len(self.labels)

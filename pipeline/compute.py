@@ -5,6 +5,7 @@ import platform
 from contextlib import AbstractContextManager
 from dataclasses import dataclass
 
+import numpy as np
 import torch
 
 from pipeline.blocks import Runtime
@@ -69,6 +70,15 @@ def choose_compute(runtime: Runtime) -> Compute:
         return Compute(device, torch.cuda.is_bf16_supported())
     keep_freed_memory()
     return Compute(device, _cpu_is_fast_in_bfloat16())
+
+
+def to_device(values: np.ndarray, device: torch.device) -> torch.Tensor:
+    """The same values on a device, at once: what comes after need not wait for a GPU.
+
+    By default torch waits until a GPU has done all that it was asked for and this copy too.
+    """
+    # CUDA has read ordinary memory when its call returns, so that `values` may be freed.
+    return torch.from_numpy(values).to(device, non_blocking=True)
 
 
 def keep_freed_memory() -> None:

@@ -8,6 +8,7 @@ from typing import Any
 import numpy as np
 import torch
 
+from pipeline.compute import to_device
 from pipeline.lessons import Lessons
 from pipeline.mentoring.objective import Batch
 from pipeline.mentoring.schedules import Knots, value_at
@@ -97,9 +98,12 @@ class Mixture:
         for lessons, start in zip(self._lessons, self._starts, strict=False):
             rows = drawn[(drawn >= start) & (drawn < start + len(lessons.split))] - start
             views = self._generator.integers(lessons.views, size=len(rows))
-            for tap, told in negatives.items():
-                told.append(lessons.answers(lessons.features[tap], rows, views))
-        are_others = torch.from_numpy(samples[:, None] != drawn).to(batch.pictures.device)
+            kinds = [lessons.features[tap] for tap in self.contrasted]
+            for tap, told in zip(
+                self.contrasted, lessons.answers(kinds, rows, views), strict=True
+            ):  # fmt: skip
+                negatives[tap].append(told)
+        are_others = to_device(samples[:, None] != drawn, batch.pictures.device)
         return replace(
             batch, negatives={tap: torch.cat(told) for tap, told in negatives.items()},
             are_others=are_others,

@@ -86,6 +86,7 @@ def fit_together(
         warnings.filterwarnings("ignore", "There is a performance drop")
         stack = Stack(pupils, features, training, compute)
         steps = range(stack.done + 1, training.steps + 1)
+        first.student.train()
         for step in track(steps, "training", len(steps)):
             t = (step - 1) / (training.steps - 1)
             terms = stack.step(next_of_all([pupil.mixture for pupil in pupils], t), t)
@@ -103,6 +104,7 @@ def fit_together(
                 values = {name: term[number].item() for name, term in terms.items()}
                 pupil.listen(Look(step, values, answers, *stack.norms(number)))
                 pupil.checkpoint.save(step, parts, compute.device)
+            first.student.train()  # a look has it in eval mode
     return fates
 
 
@@ -136,7 +138,7 @@ class Stack:
 
     def step(self, batch: Batch, t: float) -> dict[str, torch.Tensor]:
         """Train all by a batch `(pupils, n, ...)` at t, 0 .. 1; the weighed terms, `(pupils,)`."""
-        lesson = self._lessons[0].train()
+        lesson = self._lessons[0]
         told = {"pictures": batch.pictures, "labels": batch.labels, "features": batch.features}
         if batch.logits is not None:
             told["logits"] = batch.logits

@@ -2,6 +2,7 @@
 
 from collections.abc import Callable, Iterable, Iterator
 from dataclasses import dataclass
+from itertools import groupby
 from math import cos, pi
 from typing import Any, Protocol, cast
 
@@ -12,7 +13,7 @@ from torch.optim.swa_utils import AveragedModel, get_ema_multi_avg_fn
 
 from pipeline.blocks import Settings, Training
 from pipeline.checkpoints import Checkpoint, Part
-from pipeline.compute import Compute
+from pipeline.compute import Compute, to_device
 from pipeline.data_parallel import Lesson, parallel, refuse_too_many
 from pipeline.errors import MenteeError
 from pipeline.mentoring.objective import Objective
@@ -21,10 +22,9 @@ from pipeline.prepared import Split
 from pipeline.progress import say, track
 from pipeline.regularisers import EarlyStopping, mixing
 from pipeline.students import Student
-from pipeline.views import replay
+from pipeline.views import plain, replay
 
 PREDICT_BATCH = 250
-NEVER = 2**63 - 1
 MOMENTUM = 0.9
 # Of the training: where the step schedule divides the learning rate by ten (Tian et al., 2020).
 MILESTONES = (0.625, 0.75, 0.875)
@@ -106,10 +106,10 @@ def fit(
     steps = range(done + 1, training.steps + 1)
     with student.tapped(taps) as features:
         lesson = parallel(Lesson(student, objective, features, ranks))
+        student.train()
         for step in track(steps, "training", len(steps)):
             if stopping and stopping.is_over:
                 break
-            student.train()
             t = (step - 1) / (training.steps - 1)
             batch = mixture.next(t)
             if mix:
@@ -138,6 +138,7 @@ def fit(
                 listen(Look(step, values, answers, gradient_norm, norm_of(parameters)))
                 if checkpoint:
                     checkpoint.save(step, parts, compute.device)
+                student.train()  # a look has it in eval mode
     if stopping:
         student.load_state_dict(stopping.weights)
     elif averaged:
@@ -218,32 +219,27 @@ class Watch:
     """
 
     def __init__(self) -> None:
-        # By the terms that were there: for each, and each student, the first step at which it was
-        # not finite, or NEVER.
-        self._first: dict[tuple[str, ...], torch.Tensor] = {}
+        self._unread: list[tuple[int, tuple[str, ...], torch.Tensor]] = []
+        self._found: dict[int, tuple[int, str]] = {}  # by student: the step and the term
 
     def see(self, step: int, terms: dict[str, torch.Tensor]) -> None:
         """Take note of a step's terms by name, scalars, or `(students,)` of several at once.
 
-        It does not wait for the device.
+        It does not wait for the device, which keeps them until they are checked.
         """
-        names = tuple(terms)
-        finite = torch.stack([term.detach().view(-1) for term in terms.values()]).isfinite()
-        if names not in self._first:
-            self._first[names] = torch.full(finite.shape, NEVER, device=finite.device)
-        first = self._first[names]
-        self._first[names] = torch.where(finite, first, first.clamp(max=step))
+        with torch.no_grad():
+            self._unread.append((step, tuple(terms), torch.stack([*terms.values()])))
 
     def check(self, number: int = 0) -> None:
         """Diverged names the first term that was not finite, and when, of one of the students."""
-        found = [
-            (step, name)
-            for names, first in self._first.items()
-            for name, step in zip(names, first[:, number].tolist(), strict=True)
-            if step < NEVER
-        ]
-        if found:
-            raise Diverged(*min(found, key=lambda one: one[0]))
+        for names, same in groupby(self._unread, key=lambda seen: seen[1]):
+            steps, _, values = zip(*same, strict=True)
+            finite = torch.stack(values).view(len(steps), len(names), -1).isfinite()
+            for place, term, student in (~finite).nonzero().tolist():
+                self._found.setdefault(student, (steps[place], names[term]))
+        self._unread.clear()
+        if number in self._found:
+            raise Diverged(*self._found[number])
 
 
 @torch.inference_mode()
@@ -282,11 +278,9 @@ def answer_plain(
 ) -> Iterator[torch.Tensor]:
     """Float32 logits of plain images, batch by batch; sets eval mode."""
     student.eval()
-    height, width = images.shape[1:3]
-    plain = torch.tensor([0, 0, height, width, 0])
     for start in range(0, len(images), PREDICT_BATCH):
-        part = torch.from_numpy(images[start : start + PREDICT_BATCH]).to(compute.device)
-        pictures = replay(part, plain.expand(len(part), -1), student.card.input_size)
+        part = to_device(images[start : start + PREDICT_BATCH], compute.device)
+        pictures = replay(part, plain(len(part), images.shape[1:3]), student.card.input_size)
         with compute.autocast():
             logits = student(pictures).float()
         yield logits

@@ -5,7 +5,6 @@ import torch
 import torch.nn.functional as F
 from torch import nn
 
-from pipeline.blocks import Views
 from pipeline.errors import MenteeError
 from pipeline.lessons import Lessons
 from pipeline.mixtures import Mixture
@@ -14,7 +13,7 @@ from pipeline.progress import track
 from pipeline.taps import module_at
 from pipeline.teacher_blocks import Finetune
 from pipeline.teachers import Teacher
-from pipeline.views import draw, replay
+from pipeline.views import plain, replay
 
 PREDICT_BATCH = 64
 
@@ -76,9 +75,9 @@ def thaw(network: nn.Module, classifier: list[nn.Module], layers: str | list[str
         module.train().requires_grad_(True)
 
 
-def predict_logits(teacher: Teacher, split: Split, settings: Views) -> np.ndarray:
+def predict_logits(teacher: Teacher, split: Split) -> np.ndarray:
     """The teacher's float32 logits `(n, classes)` of a split's plain images."""
-    regions = torch.from_numpy(draw(split.ids, 0, settings, split.image_size))
+    regions = plain(len(split), split.image_size)
     images = torch.from_numpy(split.images)
     starts = range(0, len(split), PREDICT_BATCH)
     answers = []

@@ -73,6 +73,6 @@ def show_batch(
     """The views of `rows`, counted from the place's start, at `size` x `size` pixels."""
     chosen = slice(place.start + rows.start, place.start + rows.stop)
     regions = draw(split.ids[chosen], place.view, settings, split.image_size)
-    pictures = replay(torch.from_numpy(split.images[chosen]), torch.from_numpy(regions), size)
+    pictures = replay(torch.from_numpy(split.images[chosen]), regions, size)
     digests = pixel_digests(pictures)
     return Shown(rows, regions, pictures.pin_memory() if pinned else pictures, digests)

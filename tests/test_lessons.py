@@ -144,8 +144,8 @@ def test_a_student_sees_at_its_own_size_the_region_that_the_teacher_saw(finished
     pictures = lessons.batch(rows, views).pictures
     assert (pictures.dtype, pictures.shape) == (torch.uint8, (20, 3, 32, 32))
     for row, view in zip(rows, views, strict=True):
-        drawn = torch.from_numpy(draw(split.ids, view, settings, split.image_size)[row])
-        expected = replay(torch.from_numpy(split.images[row : row + 1]), drawn[None], 32)
+        drawn = draw(split.ids, view, settings, split.image_size)[[row]]
+        expected = replay(torch.from_numpy(split.images[row : row + 1]), drawn, 32)
         assert torch.equal(pictures[row], expected[0])
     plain = lessons.batch(rows, np.zeros(20, dtype=np.int64)).pictures
     assert torch.equal(plain, torch.from_numpy(split.images).permute(0, 3, 1, 2))
@@ -175,7 +175,7 @@ def test_a_student_without_a_teacher_sees_the_same_views(finished: Path) -> None
     split, settings = split_of(finished), load_params(finished / "params.yaml").views
     lone = lone_lessons(split, settings, 32, CPU, 0.0)
     mentored = lessons_of(finished, input_size=32)
-    assert torch.equal(lone.regions, mentored.regions)
+    assert np.array_equal(lone.regions, mentored.regions)
     rows, views = np.arange(20), np.arange(20) % 3
     alone = lone.batch(rows, views)
     assert torch.equal(alone.pictures, mentored.batch(rows, views).pictures)
@@ -550,7 +550,7 @@ def test_an_answer_that_is_not_finite_stops_the_dump_and_is_named(
     params = params_of()
     split = split_of(prepared)
     sample, view = split.ids[5], 1
-    region = torch.from_numpy(draw((sample,), view, params.views, split.image_size))
+    region = draw((sample,), view, params.views, split.image_size)
     culprit = pixel_digests(replay(torch.from_numpy(split.images[5:6]), region, SIZE))
     answer = Teacher.answer
 

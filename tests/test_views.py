@@ -38,7 +38,7 @@ def cut_by_hand(image: np.ndarray, region: np.ndarray) -> np.ndarray:
 
 def replay_one(image: np.ndarray, region: np.ndarray, size: int) -> np.ndarray:
     """One view as `(size, size, 3)`."""
-    pictures = replay(torch.from_numpy(image[None]), torch.from_numpy(region[None]), size)
+    pictures = replay(torch.from_numpy(image[None]), region[None], size)
     return pictures[0].permute(1, 2, 0).numpy()
 
 
@@ -138,7 +138,7 @@ def test_a_batch_of_mixed_regions_is_replayed_as_one_by_one(
     some_square = st.one_of(regions_of(height, width), regions_of(height, width, size=8))
     regions = np.stack([data.draw(some_square) for _ in range(count)])
     images = noise(count, height, width, 3)
-    together = replay(torch.from_numpy(images), torch.from_numpy(regions), size)
+    together = replay(torch.from_numpy(images), regions, size)
     assert together.shape == (count, 3, size, size)
     assert together.dtype == torch.uint8
     assert together.is_contiguous(memory_format=torch.channels_last)
@@ -173,7 +173,7 @@ def test_large_images_that_are_not_square_are_squeezed_whole() -> None:
 def test_replay_leaves_the_stored_images_alone() -> None:
     images = torch.from_numpy(noise(4, 32, 32, 3))
     before = images.clone()
-    regions = torch.from_numpy(draw(["a", "b", "c", "d"], 1, view_settings(), (32, 32)))
+    regions = draw(["a", "b", "c", "d"], 1, view_settings(), (32, 32))
     replay(images, regions, 32).zero_()
     assert torch.equal(images, before)
 
@@ -215,12 +215,12 @@ from pipeline.views import draw, pixel_digests, replay
 images = np.random.default_rng(5).integers(0, 256, (6, 32, 32, 3), dtype=np.uint8)
 views = Views(labelled=9, unlabelled=9, padding=4, flip=True, seed=11)
 regions = draw([f"train/{i}" for i in range(6)], 3, views, (32, 32))
-print(*pixel_digests(replay(torch.from_numpy(images), torch.from_numpy(regions), 48)))
+print(*pixel_digests(replay(torch.from_numpy(images), regions, 48)))
 """
     done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True)
     images = torch.from_numpy(noise(6, 32, 32, 3, seed=5))
     ids = [f"train/{i}" for i in range(6)]
-    regions = torch.from_numpy(draw(ids, 3, view_settings(seed=11), (32, 32)))
+    regions = draw(ids, 3, view_settings(seed=11), (32, 32))
     here = pixel_digests(replay(images, regions, 48))
     assert [int(digest) for digest in done.stdout.split()] == here.tolist()
     assert len(set(here.tolist())) == 6

@@ -28,7 +28,7 @@ def test_every_row_of_every_place_is_shown_once_in_order() -> None:
     for place in places:
         rows = slice(place.start, place.stop)
         regions = draw(split.ids[rows], place.view, SETTINGS, (8, 8))
-        pictures = replay(torch.from_numpy(split.images[rows]), torch.from_numpy(regions), 12)
+        pictures = replay(torch.from_numpy(split.images[rows]), regions, 12)
         for start in range(0, place.stop - place.start, BATCH_SIZE):
             batch = next(shown)
             assert batch.rows == slice(start, min(start + BATCH_SIZE, place.stop - place.start))

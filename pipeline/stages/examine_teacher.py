@@ -17,7 +17,7 @@ from pipeline.stages.head import HEAD_FILE, fit
 from pipeline.teacher_blocks import Tap
 from pipeline.teachers import Answers, Teacher, load_teacher
 from pipeline.tuned import find_tuned
-from pipeline.views import replay
+from pipeline.views import plain, replay
 
 BATCH = 64
 
@@ -48,11 +48,9 @@ class ExaminedTeacher:
 
     def asked(self, images: np.ndarray) -> Iterator[Answers]:
         """What the teacher says of plain images, batch by batch."""
-        height, width = images.shape[1:3]
-        plain = torch.tensor([0, 0, height, width, 0])
         for start in range(0, len(images), BATCH):
             part = torch.from_numpy(images[start : start + BATCH])
-            regions = plain.expand(len(part), -1)
+            regions = plain(len(part), images.shape[1:3])
             yield self.teacher.answer(replay(part, regions, self.teacher.input_size))
 
 

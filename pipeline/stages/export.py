@@ -22,7 +22,7 @@ from pipeline.prepared import PREPARED_FILE, Split, read_split
 from pipeline.progress import say
 from pipeline.students import Student, load_student
 from pipeline.training import predict_logits
-from pipeline.views import replay
+from pipeline.views import plain, replay
 
 EXPORTS = Path("exports")
 ONNX, ONNX_8_BITS, PROGRAM = "student.onnx", "student-int8.onnx", "student.pt2"
@@ -72,8 +72,8 @@ def calibration(student: Student, labelled: Split) -> np.ndarray:
     """Plain labelled images as the student sees them, evenly from all: uint8 `(n, 3, s, s)`."""
     rows = np.unique(np.linspace(0, len(labelled) - 1, CALIBRATED).round().astype(int))
     images = torch.from_numpy(labelled.images[rows])
-    plain = torch.tensor([0, 0, *labelled.image_size, 0]).expand(len(rows), -1)
-    return replay(images, plain, student.card.input_size).contiguous().numpy()
+    regions = plain(len(rows), labelled.image_size)
+    return replay(images, regions, student.card.input_size).contiguous().numpy()
 
 
 def refuse_others(name: str, found: np.ndarray, logits: np.ndarray) -> None:

@@ -41,7 +41,7 @@ def finetune_teacher(params: Params) -> None:
     )
     say(f"teacher {params.teacher.model} on {compute}: {len(labelled)} labels to learn")
     tune(teacher, classifier, lessons, params.finetune)
-    logits = predict_logits(teacher, validation, params.views)
+    logits = predict_logits(teacher, validation)
     if not np.isfinite(logits).all():
         raise MenteeError("the tuned teacher's logits are not finite: lower finetune.learning_rate")
     scores = score(logits, validation.labels)

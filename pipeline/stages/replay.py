@@ -38,9 +38,8 @@ def _replay_kind(kind: Kind, progress: Progress) -> Iterator[str]:
     size = kind.spec["teacher"]["input_size"]
     for place in kind.places:
         images = torch.from_numpy(split.images[place.start : place.stop])
-        shown = kind.part(place, REGIONS).copy()
-        check_regions(shown, split.image_size, place.path(kind.folder))
-        regions = torch.from_numpy(shown)
+        regions = kind.part(place, REGIONS)
+        check_regions(regions, split.image_size, place.path(kind.folder))
         wanted = kind.part(place, PIXELS)
         wrong = []
         for start in range(0, len(images), BATCH_SIZE):
