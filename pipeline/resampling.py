@@ -12,6 +12,8 @@ import numpy as np
 import torch
 import torch.nn.functional as F
 
+from pipeline.compute import to_device
+
 _MOST_BITS = 22  # of a weight's fraction, in torch as in Pillow
 
 
@@ -67,7 +69,7 @@ def _weights(old: int, new: int, device: torch.device) -> tuple[torch.Tensor, in
     while bits < _MOST_BITS and int(largest * (1 << bits + 1) + 0.5) < 1 << 15:
         bits += 1
     whole = np.trunc(weights * (1 << bits) + np.copysign(0.5, weights)).astype(np.int32)
-    parts = torch.from_numpy(np.hstack([whole >> 8, whole & 255])).to(device)
+    parts = to_device(np.hstack([whole >> 8, whole & 255]), device)
     fits_float32 = is_seen.sum(0).max() * 255 * 255 < 1 << 24  # else old is 64 times new
     return parts.to(torch.float32 if fits_float32 else torch.float64), bits
 
