@@ -1,8 +1,7 @@
 """Helper: a GPU that knows shapes, types and places, and computes nothing.
 
-What an operation would do on a GPU beyond its numbers can so be tested without one: that all it takes
-lies there, and that nobody waits for it. Gradients are left out, since torch computes them on a
-GPU's own streams.
+All but the numbers can so be tested without a GPU: that what an operation takes lies there, and
+that nobody waits for it. Gradients are left out, since torch computes them on a GPU's streams.
 """
 
 from collections.abc import Iterator
@@ -50,8 +49,7 @@ class PretendedGpu(TorchDispatchMode):
     ) -> Any:  # fmt: skip
         kwargs = kwargs or {}
         leaves = tree_leaves((args, kwargs))
-        asks_for_gpu = any(isinstance(leaf, torch.device) and leaf.type == "cuda" for leaf in leaves)
-        if not asks_for_gpu and not any(isinstance(leaf, FakeTensor) for leaf in leaves):
+        if not any(map(is_there, leaves)):
             return function(*args, **kwargs)
         args, kwargs = tree_map_only(torch.Tensor, self._pretended, (args, kwargs))
         with self._pretending:
@@ -63,10 +61,14 @@ class PretendedGpu(TorchDispatchMode):
             self.waits.append(str(function))
         return result
 
-
     def _pretended(self, tensor: torch.Tensor) -> torch.Tensor:
         known = isinstance(tensor, FakeTensor)
         return tensor if known else self._pretending.from_tensor(tensor)
+
+
+def is_there(what: Any) -> bool:
+    """Whether it lies on the GPU, or is the GPU."""
+    return isinstance(what, FakeTensor) or (isinstance(what, torch.device) and what.type == "cuda")
 
 
 @contextmanager
