@@ -52,7 +52,9 @@ def against(times: Times, one: str, other: str, steps: int, what: str, **target:
     return row(what, ratios(times[one], times[other]), measured, **target)
 
 
-def speed(times: Times, name: str, steps: int, what: str, target: float) -> Row:
+def speed(
+    times: Times, name: str, steps: int, what: str, target: float | None = None
+) -> Row:  # fmt: skip
     bare = times[f"{name}, bare"]
     measured = f"{step(times[name], steps)} against {step(bare, steps)}"
     return row(what, ratios(bare, times[name]), measured, target=target)

@@ -10,8 +10,9 @@ from measuring import command
 
 CORES = os.cpu_count() or 1
 main = command(
-    "train", "train", {"steps": CORES, "epochs": CORES, "together": CORES, "freed": CORES}
-)
+    "train", "train",
+    {"steps": CORES, "host": 1, "epochs": CORES, "together": CORES, "freed": CORES},
+)  # fmt: skip
 
 if __name__ == "__main__":
     main()
