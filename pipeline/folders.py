@@ -2,7 +2,7 @@
 
 import csv
 import hashlib
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Iterator
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import TypeVar
@@ -10,17 +10,14 @@ from typing import TypeVar
 from PIL import Image
 
 from pipeline.errors import MenteeError, reason
-from pipeline.images import is_picture, open_picture
+from pipeline.images import is_picture, of_each, open_picture
 from pipeline.prepared import NO_LABEL
 from pipeline.progress import track, warn
-from pipeline.threads import in_order, own_cores
 
 Look = TypeVar("Look")
 
 UNLABELLED = ("unlabelled", "unlabeled")  # folders that are no class
 COLUMNS = ("path", "label")
-MOST_READERS = 16  # threads that read images: a large photograph takes 100 MB
-SMALL_FILE = 4000  # bytes: a JPEG of 100 x 100 pixels, a PNG of 40 x 40
 
 
 @dataclass(frozen=True)
@@ -92,9 +89,9 @@ def look_at_all(
     time; `look` is called in threads.
     """
 
-    def read(sample: Sample) -> tuple[bytes, Look] | MenteeError:
+    def read(path: Path) -> tuple[bytes, Look] | MenteeError:
         try:
-            picture = open_picture(sample.path)
+            picture = open_picture(path)
         except MenteeError as error:
             return error
         digest = hashlib.blake2b(picture.tobytes(), digest_size=16)
@@ -102,8 +99,7 @@ def look_at_all(
         return digest.digest(), look(picture)
 
     samples = listing.samples
-    threads = min(own_cores(), MOST_READERS)
-    read_all = map(read, samples) if _are_small(samples) else in_order(read, samples, threads)
+    read_all = of_each(read, [sample.path for sample in samples])
     all_found = track(read_all, "reading images", len(samples))
     seen: dict[bytes, Sample] = {}
     for sample, found in zip(samples, all_found, strict=True):
@@ -122,12 +118,6 @@ def look_at_all(
                 f"{sample.path} of class {names[1]!r} is the same image as {first.path} of class "
                 f"{names[0]!r}"
             )
-
-
-def _are_small(samples: Sequence[Sample]) -> bool:
-    """Whether one thread reads them faster than two, which wait for each other's Python."""
-    sizes = [sample.path.stat().st_size for sample in samples if sample.path.is_file()]
-    return sum(sizes) <= SMALL_FILE * len(sizes)
 
 
 def _list_folder(folder: Path) -> Listing:

@@ -9,7 +9,7 @@ from hypothesis import strategies as st
 from PIL import Image
 from projects import refusal
 
-from pipeline import folders
+from pipeline import images
 from pipeline.blocks import Data
 from pipeline.datasets import Dataset, load_dataset
 from pipeline.prepared import NO_LABEL
@@ -33,8 +33,8 @@ def save(path: Path, shade: int) -> Path:
 @pytest.fixture(autouse=True, params=[0, 1 << 20], ids=["threads", "one-thread"])
 def how_images_are_read(request: pytest.FixtureRequest, monkeypatch: pytest.MonkeyPatch) -> None:
     """Files of more bytes than these are read by threads."""
-    monkeypatch.setattr(folders, "SMALL_FILE", request.param)
-    monkeypatch.setattr(folders, "own_cores", lambda: 3)
+    monkeypatch.setattr(images, "SMALL_FILE", request.param)
+    monkeypatch.setattr(images, "own_cores", lambda: 3)
 
 
 @pytest.fixture

@@ -1,8 +1,9 @@
 """predict: what a trained student, or an exported one, says of image files."""
 
 import glob
-from collections.abc import Iterable, Iterator
+from collections.abc import Iterable, Iterator, Sequence
 from dataclasses import dataclass
+from itertools import islice
 from pathlib import Path
 
 import numpy as np
@@ -13,9 +14,11 @@ from pipeline.blocks import Runtime
 from pipeline.compute import Compute, choose_compute
 from pipeline.errors import MenteeError
 from pipeline.exports import Exported, open_onnx
-from pipeline.images import is_picture, read_picture
+from pipeline.images import is_picture, of_each, read_picture
 from pipeline.students import Student, load_student
 from pipeline.training import PREDICT_BATCH, predict_logits
+
+Found = np.ndarray | MenteeError  # a picture, uint8 `(s, s, 3)`, or what is wrong with its file
 
 
 @dataclass(frozen=True)
@@ -38,8 +41,16 @@ def predict(
     """An answer for every image in its turn, or what is wrong with its file."""
     network, compute = open_model(model, runtime)
     paths = find_images(images)
-    for start in range(0, len(paths), PREDICT_BATCH):
-        yield from answer_batch(network, compute, paths[start : start + PREDICT_BATCH])
+
+    def read(path: Path) -> Found:
+        try:
+            return read_picture(path, network.card.image_size)
+        except MenteeError as error:
+            return error
+
+    found = zip(paths, of_each(read, paths), strict=True)
+    while batch := list(islice(found, PREDICT_BATCH)):
+        yield from answer_batch(network, compute, batch)
 
 
 def open_model(model: Path, runtime: Runtime) -> tuple[Student | Exported, Compute]:
@@ -72,25 +83,17 @@ def find_images(images: Iterable[Path]) -> list[Path]:
 
 
 def answer_batch(
-    network: Student | Exported, compute: Compute, paths: list[Path]
+    network: Student | Exported, compute: Compute, found: Sequence[tuple[Path, Found]]
 ) -> Iterator[Answer | MenteeError]:
-    """An answer for each path in turn, or what is wrong with its file."""
-    pictures: dict[Path, np.ndarray] = {}
-    broken: dict[Path, MenteeError] = {}
-    for path in paths:
-        try:
-            pictures[path] = read_picture(path, network.card.image_size)
-        except MenteeError as error:
-            broken[path] = error
-    answers = {}
+    """An answer for each picture in turn, or what is wrong with its file."""
+    pictures = [picture for _, picture in found if not isinstance(picture, MenteeError)]
+    answers: Iterator[list[float]] = iter(())
     if pictures:
-        logits = predict_logits(network, np.stack(list(pictures.values())), compute)
-        probabilities = softmax(logits.astype(np.float64), axis=1).tolist()
-        answers = dict(zip(pictures, probabilities, strict=True))
-    names = network.card.class_names
-    for path in paths:
-        if path in broken:
-            yield broken[path]
+        logits = predict_logits(network, np.stack(pictures), compute)
+        answers = iter(softmax(logits.astype(np.float64), axis=1).tolist())
+    for path, picture in found:
+        if isinstance(picture, MenteeError):
+            yield picture
         else:
-            by_name = dict(zip(names, answers[path], strict=True))
+            by_name = dict(zip(network.card.class_names, next(answers), strict=True))
             yield Answer(path, max(by_name, key=by_name.__getitem__), by_name)

@@ -15,13 +15,16 @@ from PIL import Image
 from projects import REPOSITORY, edit_params, refusal
 from sklearn.datasets import load_digits
 
+from pipeline import images
 from pipeline.blocks import Runtime
 from pipeline.cli import main
 from pipeline.compute import Compute
+from pipeline.errors import MenteeError
 from pipeline.exports import About, Exported, open_onnx, trace, write_onnx
 from pipeline.params import load_params
 from pipeline.prepared import PREPARED_FILE, read_split
 from pipeline.stages import export as exporting
+from pipeline.stages import predict as predicting
 from pipeline.stages.predict import Answer, predict
 from pipeline.stages.prepare import prepare
 from pipeline.stages.train import train
@@ -189,6 +192,24 @@ def test_a_broken_file_is_named_and_the_others_are_answered(project: Path, tmp_p
     assert second == "error: nowhere.png: there is no such file"
     (tmp_path / "none").mkdir()
     assert ask(STUDENT, tmp_path / "none").stderr.endswith("none: there are no images\n")
+
+
+def test_threads_and_small_batches_give_every_image_its_own_answer(
+    project: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    broken = tmp_path / "broken.png"
+    broken.write_bytes(b"no picture")
+    files = sorted(Path("digits/7").iterdir())
+    alone = [answer for file in files for answer in answers(STUDENT, file)]
+    monkeypatch.setattr(images, "SMALL_FILE", 0)
+    monkeypatch.setattr(images, "own_cores", lambda: 3)
+    monkeypatch.setattr(predicting, "PREDICT_BATCH", 2)
+    found = list(predict(STUDENT, [files[0], broken, Path("digits/7")], CPU))
+    assert isinstance(found.pop(1), MenteeError)
+    for answer, expected in zip(found, [alone[0], *alone], strict=True):
+        assert isinstance(answer, Answer)
+        assert (answer.path, answer.name) == (expected.path, expected.name)
+        assert answer.probabilities == pytest.approx(expected.probabilities, abs=1e-5)
 
 
 def test_what_export_never_wrote_is_refused_in_one_line(project: Path, tmp_path: Path) -> None:
