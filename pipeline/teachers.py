@@ -166,21 +166,22 @@ def check_independent(teacher: Teacher, model: str) -> None:
 
 def replace_classifier(network: nn.Module, classes: int) -> list[nn.Module]:
     """Give a network a fresh classifier over so many classes; returns what it consists of."""
+    device = next(network.parameters()).device
     if hasattr(network, "reset_classifier"):  # all of timm's have it, none of torchvision's
         own: Any = network  # whose type does not tell of timm's methods
         own.reset_classifier(classes)
         classifier = own.get_classifier()
-        return list(classifier) if isinstance(classifier, tuple) else [classifier]
+        fresh = list(classifier) if isinstance(classifier, tuple) else [classifier]
+        return [module.to(device) for module in fresh]  # not all of timm puts it there
     path, last = [
         (path, module)
         for path, module in network.named_modules()
         if isinstance(module, nn.Linear | nn.Conv2d)
     ][-1]
     if isinstance(last, nn.Linear):
-        fresh: nn.Module = nn.Linear(last.in_features, classes, last.bias is not None)
+        layer: nn.Module = nn.Linear(last.in_features, classes, last.bias is not None)
     else:  # SqueezeNet's
         height, width = last.kernel_size
-        fresh = nn.Conv2d(last.in_channels, classes, (height, width))
-    fresh = fresh.to(last.weight.device)
-    network.set_submodule(path, fresh)
-    return [fresh]
+        layer = nn.Conv2d(last.in_channels, classes, (height, width))
+    network.set_submodule(path, layer.to(device))
+    return [layer]

@@ -4,6 +4,7 @@ All but the numbers can so be tested without a GPU: that what an operation takes
 that nobody waits for it. Gradients are left out, since torch computes them on a GPU's streams.
 """
 
+import sys
 from collections.abc import Iterator
 from contextlib import contextmanager
 from functools import cache
@@ -21,10 +22,12 @@ from torch._subclasses.fake_tensor import (
 from torch.utils._python_dispatch import TorchDispatchMode
 from torch.utils._pytree import tree_leaves, tree_map_only
 
-from pipeline import resampling
+from pipeline import compute, resampling, students
+from pipeline.compute import Compute
 
 # Raised where the CPU asks for a number, or for a shape that numbers decide.
 Asked = (DataDependentOutputException, DynamicOutputShapeException)
+aten = torch.ops.aten
 GPU = torch.device("cuda:0")  # by its number: which one is current is asked of the driver
 
 
@@ -66,14 +69,52 @@ class PretendedGpu(TorchDispatchMode):
         return tensor if known else self._pretending.from_tensor(tensor)
 
 
+class ObligingGpu(PretendedGpu):
+    """One that may be asked: every number is 1, and nothing is found."""
+
+    def __torch_dispatch__(
+        self, function: Any, types: Any, args: tuple[Any, ...] = (),
+        kwargs: dict[str, Any] | None = None,
+    ) -> Any:  # fmt: skip
+        if isinstance(args[0] if args else None, FakeTensor):
+            if function is aten._local_scalar_dense.default:
+                return torch.ones((), dtype=args[0].dtype).item()
+            if function is aten.nonzero.default:
+                return torch.zeros(0, args[0].dim(), dtype=torch.int64)
+        result = super().__torch_dispatch__(function, types, args, kwargs)
+        return tree_map_only(FakeTensor, lambda t: t if t.is_cuda else ones(t), result)
+
+
+def ones(tensors: Any) -> Any:
+    """What among these is pretended, as ones in memory."""
+    return tree_map_only(FakeTensor, lambda t: torch.ones(t.shape, dtype=t.dtype), tensors)
+
+
 def is_there(what: Any) -> bool:
     """Whether it lies on the GPU, or is the GPU."""
     return isinstance(what, FakeTensor) or (isinstance(what, torch.device) and what.type == "cuda")
 
 
 @contextmanager
-def pretended_gpu() -> Iterator[PretendedGpu]:
-    """One GPU with 16 GB of free memory, while the context lasts."""
+def obliging_gpu() -> Iterator[PretendedGpu]:
+    """Like `pretended_gpu`, but its numbers may be asked for and kept."""
+    to_list, save, save_file = torch.Tensor.tolist, torch.save, students.save_file
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr(torch.Tensor, "tolist", lambda tensor: to_list(ones(tensor)))
+        patch.setattr(torch, "save", lambda state, file: save(ones(state), file))
+        patch.setattr(students, "save_file", lambda state, file: save_file(ones(state), file))
+        patch.setattr(torch.cuda, "get_device_name", lambda _: "pretended")
+        patch.setattr(torch.cuda, "get_rng_state", lambda _: torch.zeros(16, dtype=torch.uint8))
+        patch.setattr(torch.cuda, "set_rng_state", lambda *_: None)
+        patch.setattr(torch.cuda, "synchronize", lambda _: None)
+        with pretended_gpu(ObligingGpu()) as gpu:
+            yield gpu
+
+
+@contextmanager
+def pretended_gpu(gpu: PretendedGpu | None = None) -> Iterator[PretendedGpu]:
+    """One GPU with 16 GB of free memory, on which every stage computes, while the context lasts."""
+    gpu = gpu or PretendedGpu()
     with pytest.MonkeyPatch.context() as patch:
         patch.setattr(torch.cuda, "_lazy_init", lambda: None)
         patch.setattr("torch.cuda.amp.common.amp_definitely_not_available", lambda: False)
@@ -83,7 +124,10 @@ def pretended_gpu() -> Iterator[PretendedGpu]:
         patch.setattr(torch.Tensor, "backward", fill_gradients)
         # Or another test would be given pretended weights.
         patch.setattr(resampling, "_weights", cache(resampling._weights.__wrapped__))
-        gpu = PretendedGpu()
+        choose = compute.choose_compute
+        for module in list(sys.modules.values()):
+            if getattr(module, "choose_compute", None) is choose:
+                patch.setattr(module, "choose_compute", lambda runtime: Compute(GPU, True))
         torch._C._set_only_lift_cpu_tensors(True)  # torch.tensor makes all in memory, then moves it
         try:
             with gpu:

@@ -1,4 +1,4 @@
-"""What runs on a GPU, on one that is pretended: everything lies there, and nobody waits for it."""
+"""What runs on a GPU, on one that is pretended: all lies where it must, and nobody waits for it."""
 
 from pathlib import Path
 from typing import Any
@@ -6,11 +6,10 @@ from typing import Any
 import numpy as np
 import pytest
 import torch
-from killing import prepare_small, set_params
-from pretended_gpu import GPU, Asked, pretended_gpu
+from killing import prepare_small, set_params, stop_after
+from pretended_gpu import GPU, Asked, obliging_gpu, pretended_gpu
 from stage_one import enter_copy, run_stage_one
 
-from pipeline import runs
 from pipeline.cache.schema import Place
 from pipeline.checkpoints import Checkpoint
 from pipeline.compute import Compute
@@ -20,10 +19,18 @@ from pipeline.params import Params, load_params
 from pipeline.prepared import PREPARED_FILE, read_split
 from pipeline.runs import Run, set_up
 from pipeline.stages.dump import answer_filled_up
+from pipeline.stages.efficiency import efficiency
+from pipeline.stages.evaluate import evaluate
+from pipeline.stages.examine import examine
+from pipeline.stages.finetune import finetune
+from pipeline.stages.stability import stability
+from pipeline.stages.targets import targets
+from pipeline.stages.train import train, train_ahead_as_one
+from pipeline.students import load_student
 from pipeline.teachers import load_teacher
 from pipeline.together import Pupil, fit_together
 from pipeline.training import answer_plain
-from pipeline.variants import Variant
+from pipeline.variants import TEACHER, UNTRAINED, Attempt, Budget, Variant
 from pipeline.views import replay
 from pipeline.views_ahead import show
 
@@ -51,6 +58,11 @@ SMALL: dict[str, Any] = {
     "modes": MODES,
     "settings": LONE_SETTINGS | TAUGHT_SETTINGS,
 }
+BEYOND: dict[str, Any] = {
+    "examine": {"corrupted": 10, "per_class": [2], "draws": 1, "retrain_after": ["conv1"],
+                "retrain_steps": 4},
+    "stability": {"steps": 4},
+}  # fmt: skip
 
 
 def change(**blocks: Any) -> Params:
@@ -71,7 +83,6 @@ def finished(tmp_path_factory: pytest.TempPathFactory) -> Path:
 
 @pytest.fixture(autouse=True)
 def project(finished: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
-    monkeypatch.setattr(runs, "choose_compute", lambda runtime: Compute(GPU, bfloat16=True))
     return enter_copy(finished, tmp_path / "project", monkeypatch)
 
 
@@ -186,3 +197,45 @@ def test_students_answer_on_a_gpu() -> None:
         run = set_up(change(), Variant("lone", "plain", 0))
         (logits,) = answer_plain(run.student, run.validation.images, run.compute)
         assert (logits.device, logits.shape) == (GPU, (len(run.validation), 10))
+
+
+def test_training_goes_on_on_a_gpu_where_it_was_killed(
+    monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    params = change(training=SMALL["training"] | {"validations": 2})
+    variant = Variant("taught", "mixed", 0)
+    with obliging_gpu():
+        with monkeypatch.context() as patch:
+            stop_after(1, patch)
+            with pytest.raises(KeyboardInterrupt):
+                train(params, variant)
+        train(params, variant)
+    assert "going on after step 2" in capsys.readouterr().out
+    load_student(Path("students") / variant.name)
+
+
+def test_students_as_one_are_trained_to_their_end_on_a_gpu() -> None:
+    variants = [Variant("taught", "mixed", seed) for seed in range(2)]
+    with obliging_gpu():
+        assert train_ahead_as_one(change(), variants) == ["", ""]
+
+
+def test_what_is_asked_of_networks_is_asked_on_a_gpu() -> None:
+    params = change(**BEYOND)
+    student, teacher = Variant("taught", "plain", 0), Variant(TEACHER, "plain", 0)
+    with obliging_gpu():
+        train(params, student)
+        evaluate(params, student)
+        targets(params)
+        for network in (student, teacher, Variant(UNTRAINED, "plain", 0)):
+            examine(params, network)
+        efficiency(params, Budget(student, 2))
+        stability(params, Attempt("taught", 0.01, params.student.depth, 0))
+    assert len(list(Path("evidence").rglob("*.json"))) == 6
+
+
+def test_a_teacher_is_tuned_on_a_gpu() -> None:
+    params = change(finetune={"layers": "head", "steps": 3, "batch_size": 8})
+    with obliging_gpu():
+        finetune(params)
+    assert Path("data/teacher").is_dir()
