@@ -99,10 +99,9 @@ class Mixture:
             rows = drawn[(drawn >= start) & (drawn < start + len(lessons.split))] - start
             views = self._generator.integers(lessons.views, size=len(rows))
             kinds = [lessons.features[tap] for tap in self.contrasted]
-            for tap, told in zip(
-                self.contrasted, lessons.answers(kinds, rows, views), strict=True
-            ):  # fmt: skip
-                negatives[tap].append(told)
+            told = lessons.answers(kinds, rows, views)
+            for tap, answers in zip(self.contrasted, told, strict=True):
+                negatives[tap].append(answers)
         are_others = to_device(samples[:, None] != drawn, batch.pictures.device)
         return replace(
             batch, negatives={tap: torch.cat(told) for tap, told in negatives.items()},
