@@ -116,6 +116,7 @@ def pretended_gpu(gpu: PretendedGpu | None = None) -> Iterator[PretendedGpu]:
     """One GPU with 16 GB of free memory, on which every stage computes, while the context lasts."""
     gpu = gpu or PretendedGpu()
     with pytest.MonkeyPatch.context() as patch:
+        patch.setattr(torch.cuda, "is_available", lambda: False)  # torch would use a true one
         patch.setattr(torch.cuda, "_lazy_init", lambda: None)
         patch.setattr("torch.cuda.amp.common.amp_definitely_not_available", lambda: False)
         patch.setattr(torch.cuda, "is_bf16_supported", lambda *_: True)
