@@ -72,8 +72,7 @@ def change(**blocks: Any) -> Params:
 
 def small() -> Params:
     prepare_small(Path())
-    set_params(Path(), **SMALL)
-    return load_params()
+    return change()
 
 
 @pytest.fixture(scope="module")
