@@ -13,6 +13,8 @@ from pydantic import (
     model_validator,
 )
 
+from pipeline.mentoring.schedules import value_at
+
 HERE = "here"  # the teacher whose cache is data/cache
 Name = Annotated[str, Field(pattern=r"^[a-z][a-z0-9_]*$")]
 # A teacher's tap, after the teacher's name where it is another than the one here: lite2/pooled.
@@ -206,8 +208,13 @@ class Mode(Block):
     def _knots_are_in_order(self) -> "Mode":
         for term in ("alpha", "beta", "gamma"):
             _check_times(term, getattr(self, term))
-        if not any(value > 0 for term in (self.alpha, self.beta, self.gamma) for _, value in term):
-            raise ValueError("at least one of alpha, beta and gamma must be above 0 somewhere")
+        terms = (self.alpha, self.beta, self.gamma)
+        # Between these times their sum is linear: where it is 0, it is so at one of them.
+        for t in sorted({0.0, 1.0, *(t for knots in terms for t, _ in knots)}):
+            if not any(value_at(knots, t) for knots in terms):
+                raise ValueError(
+                    f"alpha, beta and gamma are all 0 at t = {t:g}: one must always be above 0"
+                )
         return self
 
     @property

@@ -306,7 +306,29 @@ def test_knots_out_of_order_are_refused_with_their_times(
 
 def test_a_mode_without_any_weight_is_refused(tmp_path: Path) -> None:
     text = complaint(tmp_path, {"modes.idle": constant_mode()})
-    assert text.startswith("modes.idle: at least one of alpha, beta and gamma must be above 0")
+    assert text.startswith("modes.idle: alpha, beta and gamma are all 0 at t = 0: ")
+
+
+@pytest.mark.parametrize(
+    ("alpha", "beta", "t"),
+    [
+        ([[0, 0], [0.2, 1]], [[0, 0]], "0"),
+        ([[0, 1], [1, 0]], [[0, 0]], "1"),
+        ([[0, 1], [0.5, 0]], [[0.5, 0], [1, 1]], "0.5"),
+    ],
+    ids=["rises from 0", "falls to 0", "two that meet at 0"],
+)
+def test_a_mode_that_is_silent_for_one_moment_is_refused(
+    alpha: list, beta: list, t: str, tmp_path: Path
+) -> None:
+    mode = {"alpha": alpha, "beta": beta, "gamma": [[0, 0]]}
+    text = complaint(tmp_path, {"modes.idle": mode})
+    assert text.startswith(f"modes.idle: alpha, beta and gamma are all 0 at t = {t}: ")
+
+
+def test_a_mode_in_which_one_term_follows_on_another_is_taken(tmp_path: Path) -> None:
+    mode = {"alpha": [[0.4, 0], [1, 1]], "beta": [[0, 1], [0.5, 0]], "gamma": [[0, 0]]}
+    assert load_params(params_file(tmp_path, {"modes.own": mode})).modes["own"].reads_features
 
 
 @pytest.mark.parametrize(
