@@ -21,7 +21,8 @@ def tapped(
 
     Yields a dictionary that holds, after each forward pass, the output of every module by name: a
     copy, since the next module may be an activation that works in place, or itself where the name
-    is of those that nothing works on in place.
+    is of those that nothing works on in place. Maps are `(n, C, h, w)`, whatever the network's own
+    order.
     A path that does not exist is a MenteeError that names the `key` of params, where {} stands for
     the name, and lists the paths that do exist.
     """
@@ -29,8 +30,9 @@ def tapped(
 
     def keep(name: str) -> Any:
         def hook(_module: nn.Module, _inputs: Any, output: torch.Tensor) -> None:
-            copied = isinstance(output, torch.Tensor) and name not in untouched
-            features[name] = output.clone() if copied else output
+            if isinstance(output, torch.Tensor):
+                output = channels_first(output if name in untouched else output.clone())
+            features[name] = output
 
         return hook
 
@@ -43,6 +45,16 @@ def tapped(
     finally:
         for handle in handles:
             handle.remove()
+
+
+def channels_first(features: torch.Tensor) -> torch.Tensor:
+    """Maps `(n, h, w, C)`, as Swin and some other transformers have them, as `(n, C, h, w)`.
+
+    They are told by their squares, h = w: pictures are square, and so are their maps.
+    """
+    if features.dim() == 4 and features.shape[1] == features.shape[2] != features.shape[3]:
+        return features.permute(0, 3, 1, 2)
+    return features
 
 
 def module_at(network: nn.Module, path: str, key: str) -> nn.Module:

@@ -165,6 +165,17 @@ def test_looking_at_taps_leaves_the_student_as_it_was() -> None:
         assert torch.equal(value, before[name])
 
 
+@pytest.mark.parametrize("model", ["torchvision:swin_t", "timm:swin_tiny_patch4_window7_224"])
+def test_maps_whose_channels_come_last_are_turned(model: str) -> None:
+    """Read as they are, a Swin's maps of 2 x 2 places would have two channels."""
+    built = student(model, input_size=64).eval()
+    assert built.feature_shapes({"norm"}) == {"norm": (768, 2, 2)}
+    with built.tapped(["norm"]) as features, torch.no_grad():
+        logits = built(pictures(2, 64))
+        linear = built.get_submodule("network.head" + ".fc" * model.startswith("timm"))
+        assert torch.allclose(linear(features["norm"].mean((2, 3))), logits, atol=1e-5)
+
+
 @pytest.mark.parametrize(
     ("model", "taps"),
     [
@@ -177,6 +188,7 @@ def test_looking_at_taps_leaves_the_student_as_it_was() -> None:
         ("timm:resnet18", "conv1 bn1 maxpool layer1 layer2 layer3 layer4 global_pool"),
         ("timm:tf_efficientnet_lite0", "conv_stem bn1 blocks conv_head bn2 global_pool"),
         ("timm:test_vit", "patch_embed fc_norm"),
+        ("torchvision:swin_t", "features norm avgpool"),
     ],
 )
 def test_taps_by_depth_are_where_features_change_on_their_way_to_the_logits(
