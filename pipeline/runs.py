@@ -1,6 +1,6 @@
 """A run: all that takes part in training one student, made from params, data and caches."""
 
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -109,8 +109,7 @@ def read_lessons(
             split, mode.reads_logits, taps, size, device, resident_share=share,
             teachers=settings.teachers,
         )  # fmt: skip
-        for logits in opened.logits:
-            refuse_partial(logits, params.soft_targets)
+        refuse_partial(opened.logits, params.soft_targets)
         return opened
 
     return [lessons(name) for name in ("labelled", *(["unlabelled"] * settings.reads_unlabelled))]
@@ -160,17 +159,27 @@ def refuse_shared(labelled: Split, validation: Split) -> None:
         )
 
 
-def refuse_partial(logits: Kind, soft_targets: SoftTargets) -> None:
-    """Where a cache keeps the largest logits only, the others' mass is known at temperature 1."""
-    encoding = logits.spec["kinds"][logits.manifest.kind]["encoding"]
+def refuse_partial(logits: Sequence[Kind], soft_targets: SoftTargets) -> None:
+    """Where a cache keeps the largest logits only, the others' mass is known at temperature 1.
+
+    Of several teachers it tells no mean: each keeps other classes.
+    """
     distance, temperature = soft_targets.distance, soft_targets.temperature
-    if encoding.startswith("top") and (distance, temperature) != ("kl", 1.0):
-        raise MenteeError(
-            f"soft_targets: {distance} at temperature {temperature:g} needs every logit, "
-            f"{logits.folder} keeps the {encoding.removeprefix('top')} largest: set cache.logits "
-            f"to float16 or uint8 and run `mentee dump` and `mentee head`, or take kl at "
-            f"temperature 1"
-        )
+    if len(logits) > 1:
+        asking, instead = "the mean of several teachers", "take one teacher"
+    elif (distance, temperature) != ("kl", 1.0):
+        asking = f"{distance} at temperature {temperature:g}"
+        instead = "take kl at temperature 1"
+    else:
+        return
+    for kind in logits:
+        encoding = kind.spec["kinds"][kind.manifest.kind]["encoding"]
+        if encoding.startswith("top"):
+            raise MenteeError(
+                f"soft_targets: {asking} needs every logit, {kind.folder} keeps the "
+                f"{encoding.removeprefix('top')} largest: set cache.logits to float16 or uint8 and "
+                f"run `mentee dump` and `mentee head`, or {instead}"
+            )
 
 
 def make_probes(

@@ -93,6 +93,19 @@ def test_a_student_of_the_teacher_here_does_not_read_the_others(project: Path) -
     assert len(done.output.splitlines()) == 1
 
 
+def test_the_largest_logits_of_several_teachers_are_refused(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, project: Path
+) -> None:
+    """One teacher's will do, at temperature 1; of two that keep other classes there is no mean."""
+    soft = {"distance": "kl", "temperature": 1.0}
+    run_stage_one(project, lambda: quick_params(cache={"logits": "top5"}, soft_targets=soft))
+    assert mentee("train", "obedient").exit_code == 0
+    done = mentee("train", "obedient", "--settings", "both")
+    assert done.exit_code == 1
+    told = "the mean of several teachers needs every logit, data/cache/labelled/task_logits keeps"
+    assert told in done.output
+
+
 def test_fewer_views_of_one_teacher_are_the_views_of_all(project: Path) -> None:
     for kind in ("views", "task_logits"):
         shutil.rmtree(project / OTHER_CACHES / "large/labelled" / kind / "v002")

@@ -48,8 +48,8 @@ def average(sources: list[Path], target: Path) -> None:
     """The mean of the teachers' logits, with the views of the first source.
 
     The mean of logits is the geometric mean of the teachers' distributions (Hinton, Vinyals and
-    Dean, "Distilling the knowledge in a neural network", 2015). Features of different teachers
-    have no mean and are left out.
+    Dean, "Distilling the knowledge in a neural network", 2015), which needs every logit. Features
+    of different teachers have no mean and are left out.
     """
     found = [find_kinds(source) for source in sources]
     shared = set.intersection(*(set(kinds) for kinds in found))
@@ -88,6 +88,12 @@ def _average_kind(members: list[Kind], target: Path) -> Kind:
                 f"only teachers of the same classes can be averaged"
             )
     name = first.manifest.kind
+    for kind in members:
+        if kind.spec["kinds"][name]["encoding"].startswith("top"):
+            raise MenteeError(
+                f"{kind.folder} keeps the largest logits only, of which there is no mean: set "
+                f"cache.logits to float16 or uint8 and run `mentee dump` and `mentee head`"
+            )
     spec = {**first.spec, "teacher": _ensemble(members)}
     if any("head" in kind.spec for kind in members):
         spec["head"] = {"members": [kind.spec.get("head") for kind in members]}

@@ -102,6 +102,16 @@ def test_teachers_of_other_tasks_are_not_averaged(
     assert not (tmp_path / "both").exists()
 
 
+def test_the_largest_logits_alone_have_no_mean(ours: Path, tmp_path: Path) -> None:
+    """Each teacher keeps other classes."""
+    kinds = {**cache_spec()["kinds"], "logits": {"encoding": "top2", "shape": [3]}}
+    theirs = make_cache(tmp_path / "theirs" / "labelled", cache_spec(kinds=kinds)).parent
+    done = mentee("cache", "merge", "--average", tmp_path / "both", ours, theirs)
+    assert (done.exit_code, "keeps the largest logits only" in done.output) == (1, True)
+    assert len(done.output.splitlines()) == 1
+    assert not (tmp_path / "both").exists()
+
+
 def test_caches_without_common_logits_cannot_be_averaged(ours: Path, tmp_path: Path) -> None:
     theirs = Path(shutil.copytree(ours, tmp_path / "theirs"))
     shutil.rmtree(theirs / "labelled/logits")
