@@ -77,9 +77,10 @@ def fit(
 ) -> None:  # fmt: skip
     """Train `student` in place, from where `checkpoint` stands if there is one.
 
-    `listen` hears `training.validations` times, the last time after the last step. A loss that is
-    not finite is Diverged, which names the step and the term. Ranks that share the batches of
-    `mixture` end with the same student.
+    `listen` hears `training.validations` times, the last time after the last step; after every
+    step if these are fewer, and not after early stopping. A loss that is not finite is Diverged,
+    which names the step and the term. Ranks that share the batches of `mixture` end with the same
+    student.
     """
     ranks = mixture.ranks
     refuse_too_many(ranks, mixture.batch_size, len(validation))
@@ -171,7 +172,10 @@ def norm_of(tensors: Iterable[torch.Tensor | None]) -> float:
 def make_optimizer(
     parameters: Iterable[torch.nn.Parameter], training: Training
 ) -> torch.optim.Optimizer:
-    """AdamW (Loshchilov and Hutter, 2019), or SGD with Nesterov's momentum of 0.9."""
+    """AdamW (Loshchilov and Hutter, 2019), or SGD with Nesterov's momentum of 0.9.
+
+    The schedule one_cycle moves momentum.
+    """
     rate, decay = training.learning_rate, training.weight_decay
     if training.optimizer == "sgd":
         # Not fused: so it trips over probes that a mode takes up after the first step.
@@ -184,31 +188,33 @@ def make_optimizer(
 def make_schedule(optimizer: torch.optim.Optimizer, training: Training) -> LRScheduler:
     """The learning rate over the steps, rising for a share `warmup` of them to its peak.
 
-    one_cycle is Smith and Topin's, 2018; cosine and step rise linearly, then fall as below.
+    one_cycle is Smith and Topin's, 2018, which moves momentum, or AdamW's first beta, from 0.95 to
+    0.85 and back; cosine and step rise linearly, then fall as below.
     """
     if training.schedule == "one_cycle":
         return OneCycleLR(
             optimizer, training.learning_rate, total_steps=training.steps,
             pct_start=training.warmup,
         )  # fmt: skip
-    falling = {"cosine": cosine, "step": stairs}[training.schedule]
 
     def share(steps_done: int) -> float:
         t = steps_done / training.steps
         if t < training.warmup:
             return (steps_done + 1) / (training.warmup * training.steps + 1)
-        return falling((t - training.warmup) / (1 - training.warmup))
+        if training.schedule == "step":
+            return stairs(t)
+        return cosine((t - training.warmup) / (1 - training.warmup))
 
     return LambdaLR(optimizer, share)
 
 
 def cosine(t: float) -> float:
-    """The share of the peak learning rate at t, 0 .. 1 (Loshchilov and Hutter, 2017)."""
+    """The share of the peak at t, 0 .. 1 from peak to end (Loshchilov and Hutter, 2017)."""
     return (1 + cos(pi * t)) / 2
 
 
 def stairs(t: float) -> float:
-    """The share of the peak learning rate at t: a tenth after each of MILESTONES."""
+    """The share of the peak at t, 0 .. 1 over all steps: a tenth after each of MILESTONES."""
     return 0.1 ** sum(t >= milestone for milestone in MILESTONES)
 
 

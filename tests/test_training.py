@@ -163,6 +163,18 @@ def test_the_learning_rate_rises_to_its_peak_and_falls(optimizer: str, schedule:
     assert made.param_groups[0]["weight_decay"] == 0.5
 
 
+def test_the_stairs_stand_where_params_say_whatever_the_warmup() -> None:
+    chosen = training(steps=80, schedule="step", warmup=0.5)
+    made = make_optimizer([torch.nn.Parameter(torch.ones(1))], chosen)
+    rates = make_schedule(made, chosen)
+    seen = []
+    for _ in range(80):
+        seen.append(made.param_groups[0]["lr"] / 0.01)
+        made.step()
+        rates.step()
+    assert seen[40:] == pytest.approx([1] * 10 + [0.1] * 10 + [0.01] * 10 + [0.001] * 10)
+
+
 def test_sgd_has_nesterovs_momentum() -> None:
     made = make_optimizer([torch.nn.Parameter(torch.ones(1))], training(optimizer="sgd"))
     assert (made.defaults["momentum"], made.defaults["nesterov"]) == (0.9, True)
