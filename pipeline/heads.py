@@ -78,11 +78,11 @@ def fit_heads(
     features: np.ndarray, labels: np.ndarray, mean: np.ndarray, std: np.ndarray,
     strengths: Sequence[float],
 ) -> list[LinearHead]:  # fmt: skip
-    """Multinomial logistic regressions, one for each strength of the regularisation.
+    """Logistic regressions, multinomial or of two classes, one for each regularisation.
 
     features: `(n, C)`, labels: int `(n,)` in 0 .. classes - 1, each class present. mean, std:
     `(C,)`, by which the features are shifted and divided. strengths: scikit-learn's C, larger is
-    freer.
+    freer; biases are free.
     """
     inputs = (features.astype(np.float32) - mean) / std
     heads = []

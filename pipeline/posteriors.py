@@ -58,6 +58,15 @@ class SampledHeads:
         return mean.astype(np.float32), uncertainty.astype(np.float32)
 
 
+def precision_of(head: LinearHead) -> float:
+    """Of the Gaussian prior over each weight under which the head is the most likely one.
+
+    scikit-learn has one row w for two classes, of which the head makes w / 2 and -w / 2: half of
+    the square, for which the penalty is doubled.
+    """
+    return (2 if len(head.weight) == 2 else 1) / head.inverse_regularisation
+
+
 def with_bias(inputs: np.ndarray) -> np.ndarray:
     """`(n, C)` -> `(n, C + 1)`, the last column all ones: what a bias is multiplied by."""
     return np.concatenate([inputs, np.ones((len(inputs), 1), inputs.dtype)], axis=1)
@@ -69,9 +78,9 @@ def laplace(
     """A Gaussian around each head, at each temperature, as wide as the curvature there says.
 
     inputs: standardised, `(n, C)`. The Hessian of the loss is taken as a Kronecker product, the
-    mean of diag(p) - p p^T over samples times the sum of x x^T, and the prior's precision
-    1 / inverse_regularisation is added (Ritter et al., "A scalable Laplace approximation for
-    neural networks", 2018). A temperature below 1 makes the posterior narrower.
+    mean of diag(p) - p p^T over samples times the sum of x x^T, and the prior's precision is added
+    (Ritter et al., "A scalable Laplace approximation for neural networks", 2018), to biases too,
+    which would have no bound otherwise. A temperature below 1 makes the posterior narrower.
     """
     inputs = with_bias(inputs.astype(np.float64))
     across, along = np.linalg.eigh(inputs.T @ inputs)
@@ -79,7 +88,7 @@ def laplace(
         weights = np.concatenate([head.weight, head.bias[:, None]], axis=1).astype(np.float64)
         p = softmax(inputs @ weights.T, axis=1)
         between, directions = np.linalg.eigh(np.diag(p.mean(0)) - p.T @ p / len(p))
-        curvature = np.outer(between.clip(0), across.clip(0)) + 1 / head.inverse_regularisation
+        curvature = np.outer(between.clip(0), across.clip(0)) + precision_of(head)
         drawn = np.random.default_rng(seed).standard_normal((samples, *weights.shape))
         offsets = directions @ (drawn / np.sqrt(curvature)) @ along.T
         for temperature in temperatures:
@@ -94,24 +103,26 @@ def langevin(
     """A walk from each head, at each temperature: gradient steps on some samples, plus noise.
 
     inputs: standardised, `(n, C)`. Stochastic-gradient Langevin dynamics with a constant step
-    (Welling and Teh, 2011; Korattikara et al., 2015).
+    (Welling and Teh, 2011; Korattikara et al., 2015). The prior is around 0, of biases, which are
+    fitted without one, around the head's own.
     """
     inputs = with_bias(inputs.astype(np.float32))
     # Of a class's logit the second derivative is p (1 - p), 1/4 at most.
     steepest = np.linalg.eigvalsh(inputs.T.astype(np.float64) @ inputs)[-1] / 4
     for head in heads:
         start = np.concatenate([head.weight, head.bias[:, None]], axis=1)
-        precision = 1 / head.inverse_regularisation
+        centre = np.concatenate([np.zeros_like(head.weight), head.bias[:, None]], axis=1)
+        precision = precision_of(head)
         step = np.float32(STEP / (steepest + precision))
         for temperature in temperatures:
-            walk = _walk(start, inputs, labels, precision, step, temperature, seed)
+            walk = _walk(start, centre, inputs, labels, precision, step, temperature, seed)
             weights = np.stack([next(walk) for _ in range(samples)])
             yield SampledHeads(head, weights, temperature)
 
 
 def _walk(
-    weights: np.ndarray, inputs: np.ndarray, labels: np.ndarray, precision: float,
-    step: np.float32, temperature: float, seed: int,
+    weights: np.ndarray, centre: np.ndarray, inputs: np.ndarray, labels: np.ndarray,
+    precision: float, step: np.float32, temperature: float, seed: int,
 ) -> Iterator[np.ndarray]:  # fmt: skip
     generator = np.random.default_rng(seed)
     noise = np.float32(np.sqrt(2 * step * temperature))
@@ -123,7 +134,7 @@ def _walk(
             rows = inputs[chosen]
             error = softmax(rows @ weights.T, axis=1)
             error[np.arange(size), labels[chosen]] -= 1
-            gradient = (len(inputs) / size) * (error.T @ rows) + precision * weights
+            gradient = (len(inputs) / size) * (error.T @ rows) + precision * (weights - centre)
             kick = generator.standard_normal(weights.shape, dtype=np.float32)
             weights = weights - step * gradient + noise * kick
         yield weights

@@ -108,6 +108,21 @@ def test_a_langevin_walk_visits_the_posterior(
     assert np.abs(offset - offset.mean(0)).max() < 0.1
 
 
+@pytest.mark.parametrize("classes", [2, 3])
+def test_the_coldest_walk_stays_at_the_head_that_was_fitted(classes: int) -> None:
+    """Of two classes scikit-learn has one row of weights, and it leaves biases free."""
+    inputs, labels = task(300)
+    labels = np.minimum(labels, classes - 1)
+    few = np.concatenate([np.flatnonzero(labels == 0)[:20], np.flatnonzero(labels)])
+    inputs, labels = inputs[few], labels[few]
+    still = np.zeros(2, "f4"), np.ones(2, "f4")
+    (point,) = fit_heads(inputs, labels, *still, [0.01])
+    sampled = only(langevin([point], inputs, labels, [1e-9], 500, seed=0))
+    weights = np.concatenate([point.weight, point.bias[:, None]], axis=1)
+    np.testing.assert_allclose(sampled.weights.mean(0), weights, atol=0.005)
+    assert np.abs(weights[:, -1]).max() > 0.1
+
+
 @pytest.mark.parametrize("method", ["laplace", "langevin"])
 def test_a_colder_posterior_is_narrower_and_samples_are_the_same_again(method: str) -> None:
     inputs, labels = task(90)
