@@ -47,12 +47,18 @@ def attention(maps: torch.Tensor) -> list[list[list[float]]]:
 
 
 def first_filters(student: Student) -> list[list[list[list[int]]]]:
-    """The first convolution's kernels as small RGB pictures, 0 .. 255 each, 128 where it is 0."""
-    kernels = next(
-        module.weight
+    """The kernels of the first convolution of a picture as small RGB pictures, if there is one.
+
+    Their pixels are 0 .. 255, 128 where a kernel is 0.
+    """
+    seeing = [
+        module.weight.detach()
         for module in student.network.modules()
         if isinstance(module, nn.Conv2d) and module.in_channels == 3
-    ).detach()
+    ]
+    if not seeing:  # TResNet folds the picture into channels first
+        return []
+    kernels = seeing[0]
     scaled = kernels / kernels.abs().amax((1, 2, 3), keepdim=True).clamp_min(1e-12)
     return (128 + 127 * scaled).round().int().permute(0, 2, 3, 1).tolist()
 

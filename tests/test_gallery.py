@@ -50,6 +50,12 @@ def test_the_first_filters_are_drawn_about_grey() -> None:
     assert drawn[1] == [[[128] * 3] * 3] * 3
 
 
+def test_a_network_that_sees_no_picture_of_three_channels_has_no_filters_to_draw() -> None:
+    """TResNet folds 4 x 4 pixels into channels first."""
+    card = Card("timm:tresnet_m", 4, 3, 0.0, 32, 32, ("cat", "dog"), (0.5,) * 3, (0.2,) * 3, {})
+    assert first_filters(Student(card)) == []
+
+
 def test_maps_are_averaged_to_a_grid_and_rows_stay() -> None:
     maps = torch.arange(16.0).view(1, 1, 4, 4)
     assert to_grid(maps, 2).flatten().tolist() == [2.5, 4.5, 10.5, 12.5]
