@@ -46,7 +46,9 @@ def wide_resnet(depth: int, width: int, classes: int, dropout: float) -> nn.Modu
     layers = _layers(PreActivationBlock, (depth - 4) // 6, [16, *channels])
     end = nn.Sequential(nn.BatchNorm2d(channels[-1]), nn.ReLU(inplace=True))
     parts = {"stem": _convolution(3, 16), **layers, "activation": end}
-    return _network(parts, channels[-1], classes, dropout)
+    network = _network(parts, channels[-1], classes, dropout)
+    nn.init.zeros_(network.get_parameter("classifier.bias"))
+    return network
 
 
 class Block(nn.Module):

@@ -66,7 +66,7 @@ class Finetune(Block):
     """How the teacher learns the task's labels before the dump; off unless `layers` are named."""
 
     layers: Annotated[str | list[str], PlainValidator(_check_layers)] = "none"
-    steps: int = Field(ge=1, default=200)
+    steps: int = Field(ge=2, default=200)  # the learning rate of the last is 0
     batch_size: int = Field(ge=2, default=32)
     learning_rate: float = Field(gt=0, le=10, default=1e-3)
     weight_decay: float = Field(ge=0, le=10, default=1e-2)

@@ -104,6 +104,12 @@ def test_kernels_start_at_the_scale_of_the_signal_that_flows_back(name: str) -> 
         assert kernel.std().item() == pytest.approx(expected, rel=0.15)
 
 
+def test_of_the_classifiers_biases_the_wide_ones_start_at_0() -> None:
+    """As in RepDistiller."""
+    assert not residual("wrn_10_2", 10, 0.0).classifier.bias.any()
+    assert residual("resnet8", 10, 0.0).classifier.bias.all()
+
+
 FEW_STEPS: dict[str, Any] = {
     "data": {"labelled_per_class": 4, "unlabelled": 20, "validation": 20, "test": 20},
     "head": {"inverse_regularisation": [0.01]},

@@ -101,7 +101,7 @@ def similarities(features: torch.Tensor) -> torch.Tensor:
 
 
 def rkd_distance(student: torch.Tensor, teacher: torch.Tensor) -> torch.Tensor:
-    """mean of smooth_l1(d_s, d_t), d_ij = |x_i - x_j| over the mean distance of different samples.
+    """mean of smooth_l1(d_s, d_t), d_ij = |x_i - x_j| over the mean of those distances above 0.
 
     Park et al., "Relational knowledge distillation", 2019. The paper sums over
     pairs; as in the authors' code this is the mean over all n^2, a sample with itself included.
@@ -113,13 +113,13 @@ def rkd_distance(student: torch.Tensor, teacher: torch.Tensor) -> torch.Tensor:
 
 
 def relative_distances(features: torch.Tensor) -> torch.Tensor:
-    """|x_i - x_j| for i < j over their mean, `(n (n - 1) / 2,)`; zeros where no two samples differ.
+    """|x_i - x_j| for i < j over the mean of those above 0, `(n (n - 1) / 2,)`; zeros if none is.
 
     From differences: the shorter way through inner products cancels in float32.
     """
     distances = F.pdist(features.flatten(1))
     total = distances.sum()
-    return distances * (len(distances) / total.where(total > 0, torch.inf))
+    return distances * ((distances > 0).sum() / total.where(total > 0, torch.inf))
 
 
 def rkd_angle(student: torch.Tensor, teacher: torch.Tensor) -> torch.Tensor:

@@ -45,8 +45,8 @@ class Difference:
 def compare(ours: Mapping[int, float], theirs: Mapping[int, float]) -> Difference | None:
     """Ours minus theirs, by the seeds that both have; None if there is no such seed.
 
-    Seeds are pairs: two students of a seed start from the same weights and see the batches in the
-    same order. The test is Student's for pairs ("The probable error of a mean", Biometrika 1908).
+    Seeds are pairs: two students of a seed start from the same weights, and where they see the same
+    images, they see the same batches. The test is Student's for pairs ("The probable error of a mean", Biometrika 1908).
     It knows nothing of the test images, which are the same for all, and of how many comparisons
     are made beside it.
     """

@@ -10,7 +10,6 @@ from pipeline.reporting.evidence import found, read_evidence
 from pipeline.results import CURVES, Row, read_logged
 
 CORRUPTIONS = ("gaussian_noise", "gaussian_blur", "contrast", "jpeg")
-ALL = "all"  # the key of as many labels as there are
 
 # A mean over seeds may be taken along the first axis.
 ByTitle = dict[str, np.ndarray]

@@ -206,7 +206,7 @@ def rkd_distance_by_pairs(student: np.ndarray, teacher: np.ndarray) -> float:
     n = len(student)
     pairs = [(i, j) for i in range(n) for j in range(n) if i != j]
     one, other = ({p: np.linalg.norm(x[p[0]] - x[p[1]]) for p in pairs} for x in (student, teacher))
-    means = np.mean(list(one.values())), np.mean(list(other.values()))
+    means = [np.mean([d for d in apart.values() if d > 0]) for apart in (one, other)]
     return sum(huber(one[p] / means[0] - other[p] / means[1]) for p in pairs) / n**2
 
 
@@ -281,6 +281,14 @@ def test_samples_that_nearly_coincide_have_their_own_distances_and_angles(name: 
     student = student.astype(np.float32)
     by_loops = OTHER_WAYS[name](student.astype(np.float64), teacher)
     assert said(DISTANCES[name].measure, student, teacher) == pytest.approx(by_loops, rel=2e-6)
+
+
+def test_samples_that_coincide_do_not_shrink_the_mean_distance() -> None:
+    """The authors' code takes the mean of the distances above 0."""
+    student, teacher = drawn((6, 8))
+    student[3:] = student[2]
+    by_loops = rkd_distance_by_pairs(student, teacher)
+    assert said(rkd_distance, student, teacher) == pytest.approx(by_loops, rel=1e-4)
 
 
 @pytest.mark.parametrize("scale", [1e-3, 1e4])

@@ -194,7 +194,7 @@ def test_a_vgg_is_tuned_from_a_state_dict_and_loaded_with_the_tasks_classes(proj
     maps = {"module": "features", "grid": 1}
     vgg = {"model": "torchvision:vgg11", "weights": "vgg.safetensors", "input_size": 32,
            "taps": {"middle": maps, "pooled": maps}}  # fmt: skip
-    params = params_of(["features.18"], teacher=vgg, finetune={"steps": 1, "batch_size": 2})
+    params = params_of(["features.18"], teacher=vgg, finetune={"steps": 2, "batch_size": 2})
     try:
         finetune(params)
         names = set(load_file(WEIGHTS))
