@@ -33,9 +33,11 @@ def join(sources: list[Path], target: Path) -> None:
             if kind.views > first.views:
                 kinds[path] = (source, kind)
     by_split: dict[str, Kind] = {}
-    for _, kind in kinds.values():
+    # Views first: all others must have as many.
+    for _, kind in sorted(kinds.values(), key=lambda found: found[1].manifest.kind != VIEWS):
         first = by_split.setdefault(kind.spec["split"], kind)
-        _refuse_difference(first, kind, dump_of(first.spec), dump_of(kind.spec))
+        _refuse_other_dump(first, kind)
+        _refuse_partial(kind, first)
     for path, (_, kind) in kinds.items():
         for place in kind.places:
             link_or_copy(place.path(kind.folder), place.path(target / path))
@@ -64,14 +66,17 @@ def average(sources: list[Path], target: Path) -> None:
     made = []
     for path in wanted:
         members = [Kind(kinds[path][0]) for kinds in found]
-        made.append((path, _average_kind(members, target / path)))
         views_path = (Path(path).parent / VIEWS).as_posix()
         if views_path not in shared:
             raise MenteeError(
                 f"{path} has no {VIEWS} beside it in every source: nothing to average"
             )
+        views = [Kind(kinds[views_path][0]) for kinds in found]
+        for shown, said in zip(views, members, strict=True):
+            _refuse_other_dump(shown, said)
+            _refuse_partial(said, shown)
+        made.append((path, _average_kind(members, target / path)))
         if not (target / views_path).exists():
-            views = [Kind(kinds[views_path][0]) for kinds in found]
             made.append((views_path, _common_views(views, members, target / views_path)))
     _write_beside(made, {path: found[0][path][0] for path, _ in made}, target)
 
@@ -101,7 +106,13 @@ def _average_kind(members: list[Kind], target: Path) -> Kind:
     views = min(kind.views for kind in members)
     places = [place for place in first.places if place.view < views]
     for place in places:
-        mean = np.mean([kind.part(place).astype(np.float32) for kind in members], axis=0)
+        logits = np.stack([kind.part(place) for kind in members])
+        mean = logits.mean(axis=0, dtype=np.float64).astype(np.float32)
+        if not np.isfinite(mean).all():
+            raise MenteeError(
+                f"{first.folder}, or one that it is averaged with, holds logits that are not "
+                f"finite: dump or pull it again"
+            )
         arrays = encoding.encode(mean)
         write_shard(place.path(target), arrays, spec, place, encoding.max_error(mean, arrays))
     write_manifest(target, name, spec, places)
@@ -137,6 +148,19 @@ def _refuse_difference(one: Kind, other: Kind, left: dict[str, Any], right: dict
         raise MenteeError(
             f"{other.folder} does not fit {one.folder}: {key} is {short(theirs)}, not "
             f"{short(mine)} (`mentee cache diff` shows all; --average takes several teachers)"
+        )
+
+
+def _refuse_other_dump(one: Kind, other: Kind) -> None:
+    _refuse_difference(one, other, dump_of(one.spec), dump_of(other.spec))
+
+
+def _refuse_partial(kind: Kind, views: Kind) -> None:
+    """What was pulled in part, or dumped with fewer views, makes no cache with the views' kind."""
+    if kind.views < views.views:
+        raise MenteeError(
+            f"{kind.folder} has {kind.views} views, {views.folder} has {views.views}: pull or dump "
+            f"the others too"
         )
 
 

@@ -9,6 +9,8 @@ from caches import VIEWS, answers, cache_spec, files_under, make_cache, mentee
 
 from pipeline.cache.reader import Kind
 from pipeline.cache.schema import places
+from pipeline.cache.shard import write_shard
+from pipeline.cache.writer import write_manifest
 
 EARLY = {"module": "blocks.1", "grid": 2, "encoding": "float16", "shape": [6, 2, 2]}
 TEACHER = cache_spec()["teacher"]
@@ -100,6 +102,49 @@ def test_teachers_of_other_tasks_are_not_averaged(
     done = mentee("cache", "merge", "--average", tmp_path / "both", ours, theirs)
     assert (done.exit_code, told in done.output) == (1, True), done.output
     assert not (tmp_path / "both").exists()
+
+
+def test_views_of_another_dump_than_the_logits_beside_them_are_not_averaged(
+    ours: Path, tmp_path: Path
+) -> None:
+    """As `dvc update` of one import alone mixes them."""
+    theirs = Path(shutil.copytree(ours, tmp_path / "theirs"))
+    other = make_cache(tmp_path / "other" / "labelled", cache_spec(rows_per_shard=25))
+    shutil.rmtree(theirs / "labelled/views")
+    shutil.copytree(other / "views", theirs / "labelled/views")
+    done = mentee("cache", "merge", "--average", tmp_path / "both", ours, theirs)
+    assert (done.exit_code, "rows_per_shard is" in done.output) == (1, True), done.output
+    assert len(done.output.splitlines()) == 1
+
+
+@pytest.mark.parametrize("average", [[], ["--average"]], ids=["joined", "averaged"])
+def test_a_cache_that_was_pulled_in_part_is_not_merged(
+    ours: Path, tmp_path: Path, average: list[str]
+) -> None:
+    theirs = Path(shutil.copytree(ours, tmp_path / "theirs"))
+    for source in (ours, theirs):
+        shutil.rmtree(source / "labelled/logits/v002")
+    done = mentee("cache", "merge", *average, tmp_path / "both", ours, theirs)
+    assert (done.exit_code, "logits has 2 views" in done.output) == (1, True), done.output
+    assert len(done.output.splitlines()) == 1
+    assert not (tmp_path / "both").exists()
+
+
+@pytest.mark.parametrize(("value", "told"), [(3e38, ""), (np.inf, "not finite")])
+def test_the_mean_of_large_logits_is_finite_if_they_are(
+    tmp_path: Path, value: float, told: str
+) -> None:
+    kinds = {"views": {}, "logits": {"encoding": "float32", "shape": [3]}}
+    source = make_cache(tmp_path / "one" / "labelled", cache_spec(kinds=kinds)).parent
+    kind = Kind(source / "labelled/logits")
+    for place in kind.places:
+        large = np.full((place.stop - place.start, 3), value, "<f4")
+        write_shard(place.path(kind.folder), {"values": large}, kind.spec, place)
+    write_manifest(kind.folder, "logits", kind.spec, kind.places)
+    done = mentee("cache", "merge", "--average", tmp_path / "both", source, source)
+    assert (done.exit_code, told in done.output) == (bool(told), True), done.output
+    if not told:
+        assert (Kind(tmp_path / "both/labelled/logits").view(0) == np.float32(value)).all()
 
 
 def test_the_largest_logits_alone_have_no_mean(ours: Path, tmp_path: Path) -> None:
