@@ -210,7 +210,7 @@ def open_kind(root: Path, split: Split, name: str) -> Kind:
     recorded = kind.spec["data"]
     if recorded["class_names"] != list(split.class_names):
         raise MenteeError(f"{folder} was made for other classes, or in another order: dump again")
-    if recorded["digest"] != split.digest:
+    if recorded["digest"] != split.digest or kind.rows != len(split):
         raise MenteeError(
             f"{folder} was made for other images than the {split.name} split: dump again"
         )

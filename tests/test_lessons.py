@@ -20,7 +20,7 @@ from safetensors.torch import save_file
 from stage_one import SIZE, SMALLEST, enter_copy, run_stage_one, set_params
 
 from pipeline.cache.reader import Kind
-from pipeline.cache.schema import PIXELS, REGIONS, VALUES, places
+from pipeline.cache.schema import PIXELS, REGIONS, TASK_LOGITS, VALUES, place, places
 from pipeline.cache.shard import check_shard, open_shard, write_shard
 from pipeline.cache.writer import Scratch, write_manifest
 from pipeline.compute import choose_compute
@@ -205,6 +205,19 @@ def test_one_pixel_or_one_label_is_enough_to_be_another_data_set(finished: Path)
             )
         )
         assert "was made for other images" in text
+
+
+def test_a_cache_of_another_number_of_images_is_refused(project: Path) -> None:
+    """Whatever it says of the images themselves."""
+    split = split_of(project)
+    folder = project / "data/cache/labelled/task_logits"
+    kind, fewer = Kind(folder), len(split) - 1
+    spec = {**kind.spec, "rows": fewer, "rows_per_shard": fewer}
+    answers = {VALUES: kind.view(0)[:fewer]}
+    shutil.rmtree(folder)
+    write_shard(folder / "v000/p00000.h5", answers, spec, place(spec, 0, 0))
+    write_manifest(folder, TASK_LOGITS, spec, [place(spec, 0, 0)])
+    assert f"{folder} was made for other images" in refusal(lambda: lessons_of(project))
 
 
 def test_another_order_of_classes_is_refused(finished: Path) -> None:
@@ -608,3 +621,18 @@ def test_a_span_too_large_for_8_bits_stops_the_dump_too(finished: Path, tmp_path
     text = refusal(lambda: collector.write(scratch, ["views", "logits"]))
     assert f"logits of sample {split.ids[7]}, view 0, is not finite in uint8 per row" in text
     assert not list(tmp_path.rglob("*.h5"))
+
+
+def test_features_that_are_no_numbers_are_refused_before_a_head_is_fitted(project: Path) -> None:
+    folder = project / "data/cache/labelled/features/pooled"
+
+    def spoil(arrays: dict[str, np.ndarray], _spec: dict[str, Any]) -> None:
+        arrays[VALUES][3] = np.nan
+
+    rewrite(folder, spoil)
+    done = mentee("head")
+    assert done.exit_code == 1
+    assert (
+        f"{folder.relative_to(project)}: view 0 holds features that are not finite" in done.output
+    )
+    assert len([line for line in done.output.splitlines() if "error" in line]) == 1

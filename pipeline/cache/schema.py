@@ -29,7 +29,7 @@ UNPARSABLE = (
 )  # fmt: skip
 _SHARD_PATH = re.compile(r"v([0-9]{3,9})/p([0-9]{5,9})\.h5")
 _SHA256 = re.compile("[0-9a-f]{64}")
-_ARRAY = re.compile("[a-z_]{1,32}")
+_NAME = re.compile("[a-z_]{1,32}")  # of an array, or of a split
 
 
 def features_kind(tap: str) -> str:
@@ -196,10 +196,10 @@ def _parse_entry(shard: dict[str, Any]) -> Entry:
         raise ValueError(f"{shard['path']!r} is not where a shard stands")
     arrays = {name: Extent(**extent) for name, extent in shard["arrays"].items()}
     for name, extent in arrays.items():
-        _check(_ARRAY.fullmatch(name) is not None, "name of an array")
+        _check(_NAME.fullmatch(name) is not None, "name of an array")
         _check(_is_number(extent.offset) and _is_number(extent.bytes), "bytes")
         _check(_SHA256.fullmatch(extent.sha256) is not None, "sha256")
-    _check(_is_number(shard["bytes"]), "bytes")
+    _check(_is_number(shard["bytes"]) and shard["bytes"] > 0, "bytes")
     _check(_SHA256.fullmatch(shard["sha256"]) is not None, "sha256")
     return Entry(view, part, shard["bytes"], shard["sha256"], arrays)
 
@@ -211,13 +211,15 @@ def check_spec(spec: Any) -> None:
     for key in ("rows", "rows_per_shard"):
         _check(_is_number(spec.get(key)), key)
     _check(spec["rows_per_shard"] > 0, "rows_per_shard")
-    _check(isinstance(spec.get("split"), str), "split")
+    split = spec.get("split")
+    _check(isinstance(split, str) and _NAME.fullmatch(split) is not None, "split")
     for key in ("data", "views", "teacher", "kinds"):
         _check(isinstance(spec.get(key), dict), key)
     _check(len(spec["kinds"]) == 1, "kinds")
     names = spec["data"].get("class_names")
     _check(isinstance(names, list) and all(isinstance(name, str) for name in names), "class_names")
-    size = spec["teacher"].get("input_size", 1)
+    _check(isinstance(spec["data"].get("digest"), str), "data's digest")
+    size = spec["teacher"].get("input_size")
     _check(_is_number(size) and 0 < size <= MAX_INPUT_SIZE, "input_size")
     for kind, described in spec["kinds"].items():
         if kind == VIEWS:

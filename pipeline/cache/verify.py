@@ -81,7 +81,8 @@ def _verify_file(folder: Path, manifest: Manifest, path: Path, entry: Entry) -> 
     if digest_file(path) == entry.sha256:
         return _verify_meaning(folder, manifest, entry)
     damaged = [name for name, extent in entry.arrays.items()
-               if _digest_range(path, extent.offset, extent.bytes) != extent.sha256]  # fmt: skip
+               if extent.offset + extent.bytes > size
+               or _digest_range(path, extent.offset, extent.bytes) != extent.sha256]  # fmt: skip
     # HDF5 may crash on a damaged header, so it opens only what is damaged elsewhere.
     if not damaged and _contains(path, canonical_json(manifest.spec).encode()):
         return f"{path}: damaged in its HDF5 header, outside every data set"

@@ -87,14 +87,14 @@ def fit(
     seen = open_kind(CACHE, labelled, kind)
     if len(seen.shape) != 1:
         raise MenteeError(f"head.tap: {params.head.tap!r} is a map {seen.shape}: set its grid to 1")
-    features = np.concatenate([seen.view(view)[rows] for view in range(seen.views)])
+    features = np.concatenate([finite(seen, view)[rows] for view in range(seen.views)])
     labels = np.tile(labelled.labels[rows], seen.views)
-    plain = open_kind(CACHE, validation, kind).view(0)
+    plain = finite(open_kind(CACHE, validation, kind), 0)
     mean, std = seen.statistics()
     settings = params.head
     heads = fit_heads(features, labels, mean, common_scale(std), settings.inverse_regularisation)
     if settings.self_training and len(unlabelled := read_split(PREPARED_FILE, "unlabelled")):
-        more = open_kind(CACHE, unlabelled, kind).view(0)
+        more = finite(open_kind(CACHE, unlabelled, kind), 0)
         heads, features, labels = self_train(
             heads, features, labels, more, settings.self_training, plain, validation.labels
         )
@@ -107,6 +107,16 @@ def fit(
     count = len(heads) * (1 if settings.posterior == "point" else len(settings.temperatures))
     choices = track(choices, f"choosing the head ({settings.posterior})", count)
     return choose_head(choices, plain, validation.labels)
+
+
+def finite(kind: Kind, view: int) -> np.ndarray:
+    """Every row of a view `(n, C)`; a MenteeError where they are no numbers, as no dump writes."""
+    features = kind.view(view)
+    if not np.isfinite(features).all():
+        raise MenteeError(
+            f"{kind.folder}: view {view} holds features that are not finite: dump or pull it again"
+        )
+    return features
 
 
 def plain_accuracy(params: Params, labelled: Split, chosen: Head) -> float:

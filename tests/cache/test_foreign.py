@@ -402,7 +402,9 @@ SPOILT = [
     *(("spec/data/class_names", value) for value in ("abc", 3, None, {"a": 1}, [1, 2], [None])),
     *(("spec/kinds/logits/shape", value)
       for value in ([], [0], [-3], ["3"], [3.0], [True], [1, 1, 1, 1], [1 << 40], 3, "3", None)),
-    *(("spec/teacher/input_size", value) for value in (0, -1, "16", 1 << 20, 16.0, True)),
+    *(("spec/teacher/input_size", value) for value in (0, -1, "16", 1 << 20, 16.0, True, DELETE)),
+    *(("spec/data/digest", value) for value in NO_TEXTS),
+    ("spec/split", "labelled/images"), ("spec/split", "../labelled"), ("shards/0/bytes", 0),
     *(("spec/kinds/logits/encoding", value)
       for value in ("top99999999999", "top0", "top" + "9" * 5000, "uint8", "pickle", "",
                     "a\x1b[2Jb\nall whole", "\ud800")),

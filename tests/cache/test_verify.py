@@ -94,6 +94,18 @@ def test_truncated_missing_and_foreign_files_are_named(cache: Path) -> None:
     assert "3 things wrong" in output
 
 
+def test_a_manifest_that_says_where_no_byte_is_is_not_followed(cache: Path) -> None:
+    path = cache / "logits/manifest.json"
+    content = read_json(path)
+    shard = content["shards"][0]
+    shard["sha256"] = "0" * 64
+    shard["arrays"]["values"]["offset"] = (1 << 62) - 1
+    write_json(path, content)
+    done = mentee("cache", "verify", cache)
+    assert (done.exit_code, done.output.count(".h5: ")) == (1, 1), done.output
+    assert f"{cache / 'logits' / shard['path']}: " in done.output
+
+
 def test_the_last_views_may_not_have_been_pulled_but_verify_misses_them(cache: Path) -> None:
     shutil.rmtree(cache / "logits/v002")
     assert mentee("cache", "verify", cache).output.count("v002/p0000") == 3
