@@ -46,9 +46,9 @@ def compare(ours: Mapping[int, float], theirs: Mapping[int, float]) -> Differenc
     """Ours minus theirs, by the seeds that both have; None if there is no such seed.
 
     Seeds are pairs: two students of a seed start from the same weights, and where they see the same
-    images, they see the same batches. The test is Student's for pairs ("The probable error of a mean", Biometrika 1908).
-    It knows nothing of the test images, which are the same for all, and of how many comparisons
-    are made beside it.
+    images, they see the same batches. The test is Student's for pairs ("The probable error of a
+    mean", Biometrika 1908). It knows nothing of the test images, which are the same for all, and of
+    how many comparisons are made beside it.
     """
     shared = sorted(set(ours) & set(theirs))
     if not shared:
