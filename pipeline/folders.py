@@ -2,6 +2,7 @@
 
 import csv
 import hashlib
+import os
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -9,7 +10,7 @@ from typing import TypeVar
 
 from PIL import Image
 
-from pipeline.errors import MenteeError, reason
+from pipeline.errors import MenteeError, printable, reason
 from pipeline.images import is_picture, of_each, open_picture
 from pipeline.prepared import NO_LABEL
 from pipeline.progress import track, warn
@@ -73,10 +74,14 @@ def _first(lines: list[str]) -> str:
 def list_images(source: str) -> Listing:
     """The images of `folder:PATH` or `csv:PATH`, in an order that the names alone decide."""
     kind, _, path = source.partition(":")
+    _check_name(Path(path))
     listing = {"folder": _list_folder, "csv": _list_table}[kind](Path(path))
     if ignored := listing.ignored:
         names = ", ".join(str(file) for file in ignored[:5]) + ", ..." * (len(ignored) > 5)
-        warn(f"not used: {len(ignored)} files in {path} that are no images of a class: {names}")
+        warn(
+            f"not used: {len(ignored)} files in {path} that are no images of a class: "
+            f"{printable(names)}"
+        )
     return listing
 
 
@@ -126,6 +131,8 @@ def _list_folder(folder: Path) -> Listing:
     shown = sorted(entry for entry in folder.iterdir() if not entry.name.startswith("."))
     folders = {entry.name: _files(entry) for entry in shown if entry.is_dir()}
     files = [entry for entry in shown if not entry.is_dir()]
+    for name in folders:
+        _check_name(folder / name)
     class_names = tuple(name for name in folders if name not in UNLABELLED)
     labels = {name: label for label, name in enumerate(class_names)}
     ordered = [*class_names, *(name for name in UNLABELLED if name in folders)]
@@ -135,10 +142,21 @@ def _list_folder(folder: Path) -> Listing:
         for path in folders[name]
         if is_picture(path)
     )
+    for sample in samples:
+        _check_name(sample.path)
     others = [path for found in (files, *folders.values()) for path in found]
     used = {sample.path for sample in samples}
     ignored = tuple(path.relative_to(folder) for path in others if path not in used)
     return _two_classes(folder, Listing(samples, class_names, ignored), "one folder a class")
+
+
+def _check_name(path: Path) -> None:
+    """Names are kept as UTF-8; disks of older systems have others."""
+    try:
+        str(path).encode()
+    except UnicodeEncodeError:
+        shown = os.fsencode(path).decode(errors="backslashreplace")
+        raise MenteeError(f"{shown}: this name is not in UTF-8: rename it") from None
 
 
 def _files(folder: Path) -> list[Path]:

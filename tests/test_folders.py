@@ -1,5 +1,7 @@
 """One's own images: what is listed, what is left out, and that it is never left out silently."""
 
+import os
+import sys
 from pathlib import Path
 
 import numpy as np
@@ -12,6 +14,7 @@ from projects import refusal
 from pipeline import images
 from pipeline.blocks import Data
 from pipeline.datasets import Dataset, load_dataset
+from pipeline.folders import list_images
 from pipeline.prepared import NO_LABEL
 from pipeline.stages.prepare import draw_splits
 
@@ -134,6 +137,43 @@ def test_files_that_are_no_images_are_named(
     assert f"not used: 2 files in {folder} that are no images of a class: " in said
     assert "stray.png" in said
     assert "cat/notes.txt" in said
+
+
+def old_name(path: Path) -> Path:
+    """Rename a file or folder as a disk in Latin-1 would have it; its new path."""
+    new = path.with_name("caf" + os.fsdecode(b"\xe9") + path.suffix)
+    try:
+        return path.rename(new)
+    except OSError:
+        pytest.skip("names must be UTF-8 here")
+
+
+@pytest.mark.skipif(sys.platform == "win32", reason="names are UTF-16")
+@pytest.mark.parametrize("name", ["cat", "cat/0.png", "unlabelled", "unlabelled/deep"])
+def test_a_name_that_is_not_utf_8_is_to_be_changed(name: str, folder: Path) -> None:
+    save(folder / "unlabelled/deep/8.png", 8)
+    named = str(old_name(folder / name)).encode(errors="surrogateescape")
+    said = refusal(lambda: load(f"folder:{folder}"))
+    assert said.startswith(f"data.source: {named.decode(errors='backslashreplace')}")
+    assert said.endswith(": this name is not in UTF-8: rename it")
+
+
+@pytest.mark.skipif(sys.platform == "win32", reason="names are UTF-16")
+def test_a_table_by_such_a_name_is_to_be_renamed(folder: Path) -> None:
+    table = folder.parent / "labels.csv"
+    table.write_text("path,label\npictures/cat/0.png,a\npictures/dog/1.png,b\n")
+    said = refusal(lambda: list_images(f"csv:{old_name(table)}"))
+    assert said == f"{folder.parent}/caf\\xe9.csv: this name is not in UTF-8: rename it"
+
+
+@pytest.mark.skipif(sys.platform == "win32", reason="names are UTF-16")
+def test_a_file_that_is_no_image_may_have_any_name(
+    folder: Path, capfd: pytest.CaptureFixture[str]
+) -> None:
+    (folder / "cat/notes.txt").write_text("")
+    old_name(folder / "cat/notes.txt")
+    assert len(load(f"folder:{folder}").ids) == 6
+    assert "no images of a class: cat/caf\\udce9.txt\n" in capfd.readouterr().out
 
 
 def test_a_table_names_images_wherever_they_are(folder: Path) -> None:
