@@ -17,8 +17,8 @@ def corrupted(series: dict[str, dict[str, np.ndarray]], look: dict[str, Look]) -
             for title, seeds in networks.items():
                 axes.plot(100 * seeds.mean(0), label=title, **look[title].line)
             axes.set_title(corruption.replace("_", " "))
-            axes.set_ylim(bottom=0)
             axes.xaxis.set_major_locator(MaxNLocator(integer=True))
+        grid.flat[0].set_ylim(bottom=0)  # of all axes, once their lines are drawn: it fixes the top
         for axes in grid[-1]:
             axes.set_xlabel("strength")
         for axes in grid[:, 0]:

@@ -45,13 +45,15 @@ def cost(rows: Sequence[Row], look: dict[str, Look]) -> str:
     with drawn(WIDTH, height) as figure:
         axes = figure.subplots()
         room = span / (1 - 2 * LABEL) * 0.2 / height * 4.5
-        places = spread_out(accuracies, max(span / 14, room / 2))
+        # Between 0 and 100 % there is room for all: the height grows with them.
+        gap = min(max(span / 14, room / 2), 100 / len(rows))
+        places = spread_out(accuracies, gap, gap / 2, 100 - gap / 2)
         axes.set_xscale("log")
         students = [time for time, row in zip(times, rows, strict=True) if row.group != TEACHER]
         column = 1.6 * max(students, default=times[0])
         for row, time, accuracy, place in zip(rows, times, accuracies, places, strict=True):
             colour = look[row.title].colour
-            axes.plot([time], [accuracy], "o", color=colour, markersize=7)
+            axes.plot([time], [accuracy], "o", color=colour, markersize=7, clip_on=False)
             on_the_left = row.group == TEACHER and time > column
             axes.annotate(
                 row.title, (time, accuracy),
@@ -64,15 +66,17 @@ def cost(rows: Sequence[Row], look: dict[str, Look]) -> str:
             )  # fmt: skip
         axes.set_xlim(min(times) / 1.6, max(max(times) * 1.6, column * 40))
         margin = span / 12
-        axes.set_ylim(min(*places, low) - margin, max(*places, high) + margin)
+        axes.set_ylim(max(min(*places, low) - margin, 0), min(max(*places, high) + margin, 100))
         axes.set_xlabel("time to answer one image (ms)")
         axes.set_ylabel("test accuracy (%)")
         plain_log(axes.xaxis)
         return svg(figure)
 
 
-def spread_out(values: Sequence[float], gap: float) -> list[float]:
-    """Places near these values, in their order and at least `gap` apart.
+def spread_out(
+    values: Sequence[float], gap: float, low: float = -np.inf, high: float = np.inf
+) -> list[float]:
+    """Places near these values, in their order, at least `gap` apart and from low to high.
 
     Neighbours that are too near form a block around their mean, as in isotonic regression (pool
     adjacent violators).
@@ -84,7 +88,8 @@ def spread_out(values: Sequence[float], gap: float) -> list[float]:
         while len(blocks) > 1 and np.mean(blocks[-2]) >= np.mean(blocks[-1]):
             last = blocks.pop()
             blocks[-1] += last
-    level = [float(np.mean(block)) for block in blocks for _ in block]
+    means = [float(np.mean(block)) for block in blocks for _ in block]
+    level = np.clip(means, low, high - (len(values) - 1) * gap).tolist()
     places = [0.0] * len(values)
     for rank, index in enumerate(order):
         places[index] = level[rank] + rank * gap

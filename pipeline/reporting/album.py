@@ -20,7 +20,7 @@ LONE_DRAWN = 3  # students without a teacher in a picture of lines: more would h
 
 @dataclass(frozen=True)
 class Album:
-    """SVG text; an empty text or tuple: nothing to draw."""
+    """SVG text, and how many images were corrupted; an empty text or tuple: nothing to draw."""
 
     bars: str
     cost: str
@@ -30,6 +30,7 @@ class Album:
     modes: str
     reliability: tuple[str, ...]
     corrupted: str
+    corrupted_images: tuple[int, ...]
     transferred: tuple[str, ...]
     retrained: tuple[str, ...]
     cka: tuple[str, ...]
@@ -67,6 +68,7 @@ def draw(
             for title, bins in series.reliability(rows).items()
         ),
         corrupted=corrupted(corruptions, look) if corruptions else "",
+        corrupted_images=tuple(series.corrupted_images(examined)),
         transferred=tuple(
             transferred(f"{target}, {budget} labels a class", networks, look)
             for (target, budget), networks in series.transfer(examined).items()

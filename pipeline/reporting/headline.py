@@ -11,7 +11,8 @@ ACCURACY = ("test", "accuracy")
 LONE = ("labels",)
 MENTORED = ("logits", "features")
 EXTENDED = ("unlabelled",)
-STUDENTS = (*LONE, *MENTORED, *EXTENDED, "teachers")
+SEVERAL = ("teachers",)
+STUDENTS = (*LONE, *MENTORED, *EXTENDED, *SEVERAL)
 
 
 def difference(row: Row, other: Row, *keys: str) -> Difference | None:
@@ -26,25 +27,32 @@ def difference(row: Row, other: Row, *keys: str) -> Difference | None:
 
 def headline(rows: Sequence[Row], unlabelled_images: int, absent: Sequence[Variant]) -> str:
     """What mentoring bought, with numbers; what is chosen was chosen by validation."""
-    lone, mentored, extended = (best(rows, groups) for groups in (LONE, MENTORED, EXTENDED))
-    sentences, by_one_seed = [], False
-    if lone:
-        sentences.append(
-            f"Without a teacher the student ({lone.title}) reaches {_accuracy(lone)} on the test "
-            f"set."
-        )
-    gains = (
-        (mentored, "Taught on the same labelled images"),
-        (extended, f"With {unlabelled_images:,} unlabelled images"),
+    lone, mentored, extended, several = (
+        best(rows, groups) for groups in (LONE, MENTORED, EXTENDED, SEVERAL)
     )
-    for row, how in gains:
+    kinds = (
+        (lone, "Without a teacher"),
+        (mentored, f"Taught on {'the same ' if lone else ''}labelled images"),
+        (extended, f"With {unlabelled_images:,} unlabelled images"),
+        (several, "With other teachers"),
+    )
+    sentences: list[str] = []
+    by_one_seed = False
+    for row, how in kinds:
         if not row:
+            continue
+        if not sentences:
+            subject = f"the student ({row.title})"
+            sentences.append(f"{how} {subject} reaches {_accuracy(row)} on the test set.")
             continue
         gain = difference(row, lone, *ACCURACY) if lone else None
         by_one_seed |= gain is not None and gain.seeds == 1
         ending = f": {in_words(gain)}" if gain else ""
         sentences.append(f"{how} ({row.title}) it reaches {_accuracy(row)}{ending}.")
-    sentences.append(f"Its teacher reaches {_accuracy(rows[0])}.")
+    if not sentences:
+        sentences.append("There is no student here yet.")
+    whose = "Its" if lone or mentored or extended else "The"  # of others the page knows no scores
+    sentences.append(f"{whose} teacher reaches {_accuracy(rows[0])}.")
     if by_one_seed:
         sentences.append(
             "One seed has no spread and shows no difference by itself: sweep.seeds may list more."
@@ -58,17 +66,17 @@ def headline(rows: Sequence[Row], unlabelled_images: int, absent: Sequence[Varia
 def numbers(rows: Sequence[Row]) -> dict[str, float]:
     """Test accuracies, few enough for a line of `dvc exp show`.
 
-    The teacher's, and of students alone, mentored and with unlabelled images that of the kind which
-    validation likes best.
+    The teacher's, and of students alone, mentored, with unlabelled images and with other teachers
+    that of the kind which validation likes best.
     """
-    kinds = {"alone": LONE, "mentored": MENTORED, "unlabelled": EXTENDED}
+    kinds = {"alone": LONE, "mentored": MENTORED, "unlabelled": EXTENDED, "teachers": SEVERAL}
     found = {"teacher": rows[0], **{name: best(rows, groups) for name, groups in kinds.items()}}
     means = {name: row.mean(*ACCURACY) for name, row in found.items() if row}
     return {name: mean for name, mean in means.items() if mean is not None}
 
 
 def portable(rows: Sequence[Row]) -> str:
-    """How much smaller and faster than its teacher the student is that validation likes best."""
+    """How large and fast the student that validation likes best is, beside its teacher."""
     teacher, student = rows[0], best(rows, STUDENTS)
     if student is None:
         return ""
@@ -79,16 +87,16 @@ def portable(rows: Sequence[Row]) -> str:
         ("multiply-adds an image", "multiply_adds", counted),
         ("bytes on disk", "bytes", megabytes),
     )
-    smaller = [
-        f"{times(theirs / ours)} times fewer {what} ({write(ours)} against {write(theirs)})"
+    sizes = [
+        f"{times(theirs / ours, 'fewer', 'more')} {what} ({write(ours)} against {write(theirs)})"
         for what, key, write in measures
         if (ours := student.mean(key)) and (theirs := teacher.mean(key))
     ]
     return (
-        f"The student that validation likes best ({student.title}) has {', '.join(smaller)}. It "
+        f"The student that validation likes best ({student.title}) has {', '.join(sizes)}. It "
         f"answers one image in {student.latency(1):.2f} ms against {teacher.latency(1):.1f} ms, "
-        f"{times(faster)} times faster, and is right on {_accuracy(student)} of the test images "
-        f"against {_accuracy(teacher)}{f': {in_words(gap)}' if gap else ''}."
+        f"{times(faster, 'faster', 'slower')}, and is right on {_accuracy(student)} of the test "
+        f"images against {_accuracy(teacher)}{f': {in_words(gap)}' if gap else ''}."
     )
 
 

@@ -72,6 +72,12 @@ def retrained(rows: Sequence[Row]) -> dict[str, dict[str, dict[str, list[float]]
     return series
 
 
+def corrupted_images(rows: Sequence[Row]) -> list[int]:
+    """How many images were corrupted: several numbers where networks were shown other many."""
+    parts = (found(row, "examine", "corruptions").values() for row in rows)
+    return sorted({seed["images"] for seeds in parts for seed in seeds})
+
+
 def likeness(rows: Sequence[Row]) -> dict[str, tuple[list[str], list[str], np.ndarray]]:
     """CKA by title: teacher taps, student taps and their means over seeds."""
     series = {}
@@ -96,10 +102,13 @@ def norms(rows: Sequence[Row], what: str) -> dict[str, list[list[tuple[int, floa
 def efficiency(params: Params, rows: Sequence[Row]) -> dict[str, dict[int, list[float]]]:
     """Test accuracy by title and labels a class: a number a seed, those with all labels last.
 
-    A network for which nothing but all labels was tried is left out.
+    A network for which nothing but all labels was tried is left out, and so is one without a row.
     """
     series: dict[str, dict[int, list[float]]] = {}
+    titles = {row.title for row in rows}
     for budget in params.budgets():
+        if budget.variant.title not in titles:
+            continue
         if scores := read_evidence("efficiency", budget.name):
             by_labels = series.setdefault(budget.variant.title, {})
             by_labels.setdefault(budget.labels, []).append(scores["test"]["accuracy"])

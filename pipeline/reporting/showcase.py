@@ -13,7 +13,7 @@ from PIL import Image
 
 from pipeline.prepared import PREPARED_FILE
 from pipeline.reporting.evidence import read_evidence
-from pipeline.reporting.headline import EXTENDED, LONE, MENTORED, STUDENTS
+from pipeline.reporting.headline import EXTENDED, LONE, MENTORED, SEVERAL, STUDENTS
 from pipeline.results import Row, best
 
 LARGEST = 96  # pixels of a picture's side in the page: larger ones would make it heavy
@@ -54,7 +54,7 @@ def make_gallery(rows: list[Row]) -> Gallery | None:
     if favourite is None:
         return None
     lone = _favourite(best(rows, LONE))
-    mentored = _favourite(best(rows, (*MENTORED, *EXTENDED)))
+    mentored = _favourite(best(rows, (*MENTORED, *EXTENDED, *SEVERAL)))
     names = dict.fromkeys(name for name in (lone, mentored) if name)
     found = {name: read_evidence("evaluate", name) for name in {favourite: None, **names}}
     gallery = Gallery(

@@ -24,9 +24,10 @@ def megabytes(count: float) -> str:
     return f"{_three(count / 1e6)} MB"
 
 
-def times(ratio: float) -> str:
-    """How many times, in two digits: 17, 2.3."""
-    return f"{ratio:.0f}" if ratio >= 10 else f"{ratio:.1f}"
+def times(ratio: float, above: str, below: str) -> str:
+    """How many times, in two digits: 17 times fewer, or of a ratio below 1: 2.3 times more."""
+    many, what = (ratio, above) if ratio >= 1 else (1 / ratio, below)
+    return f"{many:.0f} times {what}" if many >= 10 else f"{many:.1f} times {what}"
 
 
 def points(difference: Difference) -> str:

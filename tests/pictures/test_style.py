@@ -38,3 +38,8 @@ def test_labels_stand_apart_in_their_order_and_near_their_points() -> None:
     assert spread_out([5.0, 5.0, 5.0], 2.0) == [3.0, 5.0, 7.0]
     # 4 and 5 need one unit more than they have; the block then touches nothing.
     assert spread_out([5.0, 4.0, 20.0], 2.0) == [5.5, 3.5, 20.0]
+
+
+def test_labels_stand_between_the_ends_of_the_axis() -> None:
+    assert spread_out([0.0, 0.0, 9.0], 2.0, 1.0, 9.0) == [1.0, 3.0, 9.0]
+    assert spread_out([0.0, 10.0, 10.0], 2.0, 1.0, 9.0) == [1.0, 7.0, 9.0]

@@ -6,7 +6,7 @@ import pytest
 
 from pipeline.reporting.headline import headline, numbers, portable
 from pipeline.results import Row
-from pipeline.variants import TEACHER
+from pipeline.variants import TEACHER, Variant
 
 
 def row(
@@ -77,3 +77,44 @@ def test_the_numbers_are_those_of_the_kinds_that_validation_likes_best() -> None
     led, worse = row("led", "features", (0.6, 0.7), 0.8), row("soft", "logits", (0.9, 0.9), 0.4)
     found = numbers([TAUGHT, LONE, worse, led])
     assert found == {"teacher": 0.9, "alone": 0.5, "mentored": pytest.approx(0.65)}
+
+
+def test_a_student_larger_than_its_teacher_has_times_more_and_is_times_slower() -> None:
+    wide = row("wide", "features", (0.8,), parameters=200_000, latency_ms={"1": 150.0, "64": 1.0},
+               multiply_adds=1e9)  # fmt: skip
+    text = portable([TAUGHT, wide])
+    assert "has 10 times more parameters (0.20 million against 20,000), 100 times more" in text
+    assert "150.00 ms against 30.0 ms, 5.0 times slower, and is right" in text
+    assert "fewer" not in text
+    assert "faster" not in text
+
+
+def test_without_a_lone_student_the_first_sentence_says_who_is_spoken_of() -> None:
+    led, more = row("led", "features", (0.12,)), row("more", "unlabelled", (0.13,))
+    assert headline([TAUGHT, led, more], 5000, []) == (
+        "Taught on labelled images the student (led) reaches 12.0 % on the test set. With 5,000 "
+        "unlabelled images (more) it reaches 13.0 %. Its teacher reaches 90.0 %."
+    )
+
+
+def test_without_any_student_the_headline_says_so() -> None:
+    assert headline([TAUGHT], 0, []) == "There is no student here yet. The teacher reaches 90.0 %."
+    gone = Variant("obedient", "plain", 0)
+    assert headline([TAUGHT], 0, [gone]).endswith("left out: obedient-plain-0.")
+
+
+def test_students_of_several_teachers_have_a_sentence_and_a_number() -> None:
+    both = row("led + both", "teachers", (0.70, 0.712, 0.688))
+    text = headline([TAUGHT, LONE, both], 0, [])
+    assert "With other teachers (led + both) it reaches 70.0 ± 1.2 %: 20.0 points more" in text
+    assert numbers([TAUGHT, LONE, both]) == {
+        "teacher": 0.9, "alone": 0.5, "teachers": pytest.approx(0.7),
+    }  # fmt: skip
+
+
+def test_of_a_student_of_other_teachers_alone_the_one_here_is_not_said_to_be_its() -> None:
+    text = headline([TAUGHT, row("led + lite2", "teachers", (0.7,))], 0, [])
+    assert text == (
+        "With other teachers the student (led + lite2) reaches 70.0 % on the test set. The "
+        "teacher reaches 90.0 %."
+    )

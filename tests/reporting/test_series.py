@@ -13,7 +13,13 @@ from projects import REPOSITORY
 from pipeline.evidence_blocks import Efficiency
 from pipeline.params import load_params
 from pipeline.reporting.plots import write_plots
-from pipeline.reporting.series import reliability, shares_that_train, transfer
+from pipeline.reporting.series import (
+    corrupted_images,
+    efficiency,
+    reliability,
+    shares_that_train,
+    transfer,
+)
 from pipeline.results import Row
 
 PAIR = Row("pair", "features", ("pair-0", "pair-1"), (0, 1), ({}, {}))
@@ -90,3 +96,20 @@ def test_the_files_for_dvc_say_what_the_pictures_draw(folder: Path) -> None:
         "network,part,learning_rate,share", "obedient,depth 5,0.1,0.5",
     ]  # fmt: skip
     assert (folder / "plots/transfer.csv").read_text() == "network,part,tap,accuracy\n"
+
+
+def test_of_a_network_without_a_row_no_labels_are_shown(folder: Path) -> None:
+    """Its scores are not in this folder, or a picture shows but a few lone students."""
+    for name in ("obedient-plain-10-0", "independent-plain-10-0"):
+        leave(folder, "efficiency", name, {"test": {"accuracy": 0.4}})
+    params = load_params(REPOSITORY / "params.yaml")
+    fewer = params.model_copy(update={"efficiency": Efficiency(labels=[10])})
+    obedient = replace(PAIR, title="obedient", scores=({"test": {"accuracy": 0.6}},))
+    assert efficiency(fewer, [obedient]) == {"obedient": {10: [0.4], 50: [0.6]}}
+
+
+def test_so_many_images_were_corrupted_as_the_evidence_says(folder: Path) -> None:
+    assert corrupted_images([PAIR]) == []
+    for name, images in (("pair-0", 500), ("pair-1", 40)):
+        leave(folder, "examine", name, {"corruptions": {"images": images}})
+    assert corrupted_images([PAIR, PAIR]) == [40, 500]
