@@ -23,9 +23,7 @@ Fraction = Annotated[float, Field(ge=0, le=1)]
 SOURCE = r"^(cifar10|digits|torchvision:\w+|folder:.+|csv:.+)$"  # of images
 Seed = Annotated[int, Field(ge=0, lt=2**32)]
 # (t, value): the weight of a term at the share t of training; linear between knots.
-Knot = Annotated[
-    tuple[Fraction, Annotated[float, Field(ge=0, allow_inf_nan=False)]], Field(strict=False)
-]
+Knot = Annotated[tuple[Fraction, Annotated[float, Field(ge=0)]], Field(strict=False)]
 Knots = Annotated[list[Knot], Field(min_length=1)]
 # What a probe may measure. The first compare the channels of two networks, which a match must make
 # comparable; the others compare places or samples.
@@ -37,9 +35,9 @@ READS_ATTENTION = "attention_transfer"  # the one distance that a tap's attentio
 
 
 class Block(BaseModel):
-    """Frozen; unknown keys, wrong types and values out of range are errors."""
+    """Frozen; unknown keys, wrong types, values out of range and no numbers are errors."""
 
-    model_config = ConfigDict(extra="forbid", frozen=True, strict=True)
+    model_config = ConfigDict(extra="forbid", frozen=True, strict=True, allow_inf_nan=False)
 
 
 def once(items: list[Any]) -> list[Any]:
@@ -111,7 +109,7 @@ class Probe(Block):
     student: str
     distance: Literal[ChannelDistance, OtherDistance] = "rmse"
     match: Literal["projection", "first_channels", "random_projection", "none"]
-    weight: float = Field(gt=0, allow_inf_nan=False, default=1.0)
+    weight: float = Field(gt=0, default=1.0)
 
     @property
     def asks(self) -> str:

@@ -57,7 +57,7 @@ def choose_compute(runtime: Runtime) -> Compute:
         name = f"cuda:{ranks.local_rank}"
     device = torch.device(name)
     if device.type == "cuda":
-        if device.index is not None and ranks.local_count > torch.cuda.device_count():
+        if ranks.local_count > max(1, torch.cuda.device_count()):
             raise MenteeError(
                 f"{ranks.local_count} processes on a machine with {torch.cuda.device_count()} CUDA "
                 f"devices: start one for each, or set runtime.device to cpu"

@@ -1,15 +1,24 @@
 """The blocks of params.yaml that say what is measured of networks, beyond their task."""
 
-from typing import Annotated
+from typing import Annotated, Any
 
-from pydantic import AfterValidator, Field
+from pydantic import AfterValidator, BeforeValidator, Field
 
 from pipeline.blocks import SOURCE, Block, Fraction, Name, Seed, once
 
 Source = Annotated[str, Field(pattern=SOURCE)]
 Labels = Annotated[int, Field(ge=1)] | None
-LearningRate = Annotated[float, Field(gt=0, le=10)]
 Depth = Annotated[int, Field(ge=3, le=100)]
+
+
+def _with_a_point(value: Any) -> Any:
+    """DVC and Python must spell a learning rate alike, since files are called by it."""
+    if isinstance(value, int):
+        raise ValueError(f"{value} is not allowed: write {value}.0")
+    return value
+
+
+LearningRate = Annotated[float, Field(gt=0, le=10), BeforeValidator(_with_a_point)]
 
 
 class Examine(Block):

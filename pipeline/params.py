@@ -1,5 +1,6 @@
 """params.yaml as one typed, frozen object: everything a user may turn, checked before any work."""
 
+from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
@@ -63,6 +64,20 @@ class Params(Block):
             raise ValueError(f"modes.{UNTRAINED}: so an untrained student is called, take another")
         for mode in self.stability.modes:
             _need(mode in self.modes, "stability.modes", mode, self.modes)
+            if self.modes[mode].reads_features and not self.probes_of(Settings()):
+                raise ValueError(
+                    f"stability.modes: {mode}'s beta is above 0 but no probe asks the teacher here"
+                )
+        if self.stability.modes:
+            self.training_of("stability.steps", steps=self.stability.steps)
+        if self.examine.retrain_after:
+            self.training_of("examine.retrain_steps", steps=self.examine.retrain_steps)
+        is_told_all = self.finetune.layers != "none" or not self.head.fit
+        if self.efficiency.labels and is_told_all and any(self.listening()):
+            raise ValueError(
+                "efficiency.labels: students with fewer labels need a teacher with no more: set "
+                "finetune.layers to none and head.fit to true, or labels to []"
+            )
         if too_many := [n for n in self.efficiency.labels if n >= self.data.labelled_per_class]:
             raise ValueError(
                 f"efficiency.labels: {too_many[0]} is not allowed: must be less than "
@@ -80,10 +95,10 @@ class Params(Block):
             )
         taps = self.teacher.taps
         _need(self.head.tap in taps, "head.tap", self.head.tap, taps)
-        if taps[self.head.tap].keep == "attention":
+        if self.head.fit and taps[self.head.tap].grid > 1:
             raise ValueError(
-                f"head.tap: {self.head.tap!r} keeps attention, a head reads channels: name a tap "
-                f"with grid 1"
+                f"head.tap: {self.head.tap!r} holds maps, a head reads one value a channel: name a "
+                f"tap with grid 1"
             )
         for probe in self.probes:
             known = probe.teacher in taps or probe.asks != HERE
@@ -145,6 +160,18 @@ class Params(Block):
         """The probes that ask a teacher whom these settings name."""
         return [probe for probe in self.probes if probe.asks in settings.teachers]
 
+    def listening(self) -> Iterator[str]:
+        """The modes of the sweep that listen to a teacher."""
+        for _, group in self.sweep.groups():
+            yield from (mode for mode in group.modes if self.modes[mode].reads_teacher)
+
+    def training_of(self, key: str, **changes: Any) -> Training:
+        """The training with some changes; a MenteeError names `key` where there is none such."""
+        try:
+            return Training.model_validate({**self.training.model_dump(), **changes})
+        except ValidationError as error:
+            raise MenteeError(f"{key}: {error.errors()[0]['ctx']['error']}") from None
+
     def variants(self) -> list[Variant]:
         """Every student of the sweep, in the order in which params.yaml lists them."""
         return [
@@ -204,6 +231,8 @@ def load_params(path: Path = PARAMS_FILE) -> Params:
         return Params.model_validate(content)
     except ValidationError as error:
         raise MenteeError(f"{path}: {_sentence(error)}") from None
+    except MenteeError as error:
+        raise MenteeError(f"{path}: {error}") from None
 
 
 def _need(known: bool, key: str, value: str, allowed: dict[str, Any]) -> None:

@@ -160,7 +160,7 @@ def test_a_knot_holds_numbers_only(wrong: Any, tmp_path: Path) -> None:
         ("cache.logits", "top0", "float16|float32|uint8|top[1-9]"),
         ("soft_targets.distance", "l2", "'kl', 'kl_by_certainty', 'rmse', 'dkd' or 'dist'"),
         ("soft_targets.temperature", 0, "greater than 0"),
-        ("soft_targets.temperature", float("nan"), "less than or equal to 100"),
+        ("soft_targets.temperature", float("nan"), "a finite number"),
         ("probes.0.match", "pooling", "'projection', 'first_channels', 'random_projection' or"),
         ("probes.0.distance", "kl", "'rmse', 'mse', 'l1', 'cosine', 'vid', 'attention_transfer'"),
         ("student.width", 7, "multiple of 2"),
@@ -372,11 +372,60 @@ def test_a_tap_that_keeps_attention_serves_attention_transfer_alone(
     assert "set its keep to channels under teacher.taps, or distance to attention_transfer" in text
 
 
-def test_a_head_reads_no_attention(tmp_path: Path) -> None:
-    text = complaint(tmp_path, {"teacher.taps.middle": ATTENTION, "head.tap": "middle"})
-    assert text == (
-        "head.tap: 'middle' keeps attention, a head reads channels: name a tap with grid 1"
+@pytest.mark.parametrize("tap", [ATTENTION, {"module": "blocks.4", "grid": 4}])
+def test_a_head_reads_no_maps(tap: dict[str, Any], tmp_path: Path) -> None:
+    changes = {"teacher.taps.middle": tap, "head.tap": "middle"}
+    assert complaint(tmp_path, changes) == (
+        "head.tap: 'middle' holds maps, a head reads one value a channel: name a tap with grid 1"
     )
+
+
+@pytest.mark.parametrize(
+    ("key", "value"),
+    [
+        ("teacher.std", [float("inf"), 1.0, 1.0]),
+        ("teacher.mean", [0.5, float("nan"), 0.5]),
+        ("head.temperatures", [float("inf")]),
+        ("head.inverse_regularisation", [float("inf")]),
+        ("training.gradient_clip", float("inf")),
+    ],
+)
+def test_what_is_no_number_is_refused(key: str, value: Any, tmp_path: Path) -> None:
+    text = complaint(tmp_path, {key: value})
+    assert text.startswith(key)
+    assert "finite number" in text
+
+
+def test_a_learning_rate_that_names_a_file_is_spelled_with_a_point(tmp_path: Path) -> None:
+    """DVC would look for independent-1-5-0.json, where independent-1.0-5-0.json is written."""
+    text = complaint(tmp_path, {"stability.learning_rates": [0.1, 1]})
+    assert text == "stability.learning_rates.1: 1 is not allowed: write 1.0"
+
+
+@pytest.mark.parametrize(
+    ("changes", "told"),
+    [
+        ({"stability.modes": ["independent"], "stability.steps": 3}, "stability.steps: warmup"),
+        ({"examine.retrain_after": ["conv1"], "examine.retrain_steps": 3},
+         "examine.retrain_steps: warmup"),
+        ({"stability.modes": ["obedient"], "probes": [],
+          "sweep.features": {"modes": [], "settings": []},
+          "sweep.unlabelled": {"modes": [], "settings": []}},
+         "stability.modes: obedient's beta is above 0 but no probe"),
+        ({"efficiency.labels": [5], "head.fit": False}, "efficiency.labels: students with fewer"),
+        ({"efficiency.labels": [5], "finetune.layers": "head"}, "efficiency.labels: students with"),
+    ],
+)  # fmt: skip
+def test_evidence_that_cannot_be_had_is_refused_before_any_work(
+    changes: dict[str, Any], told: str, tmp_path: Path
+) -> None:
+    assert complaint(tmp_path, changes).startswith(told)
+
+
+def test_lone_students_may_have_fewer_labels_than_a_tuned_teacher(tmp_path: Path) -> None:
+    student = only_student("labels", constant_mode(alpha=1), {})
+    changes = {**student, "efficiency.labels": [5], "finetune.layers": "head"}
+    assert load_params(params_file(tmp_path, changes)).efficiency.labels == [5]
 
 
 def test_attention_to_a_single_place_is_not_kept(tmp_path: Path) -> None:

@@ -7,9 +7,7 @@ from typing import Any
 
 import numpy as np
 import torch
-from pydantic import ValidationError
 
-from pipeline.blocks import Training
 from pipeline.compute import Compute, choose_compute
 from pipeline.corruptions import CORRUPTIONS
 from pipeline.errors import MenteeError, near
@@ -114,7 +112,8 @@ def transfer(params: Params, network: Examined, name: str, seed: int) -> dict[st
     }
     retrained = {}
     if settings.retrain_after and isinstance(network, ExaminedStudent):
-        training, compute = for_retraining(params), network.compute
+        training = params.training_of("examine.retrain_steps", steps=settings.retrain_steps)
+        compute = network.compute
         for tap in settings.retrain_after:
             fresh = Transplant(network.student, tap, labelled.class_names, seed).to(compute.device)
             retrained[tap] = retrain(
@@ -141,15 +140,6 @@ def draw_all(params: Params, name: str, labelled: Split) -> dict[str, list[np.nd
             drawn_rows(labelled.labels, per_class, draw) for draw in range(params.examine.draws)
         ]
     return drawn
-
-
-def for_retraining(params: Params) -> Training:
-    """The training of params, of another length."""
-    steps = params.examine.retrain_steps
-    try:
-        return Training.model_validate({**params.training.model_dump(), "steps": steps})
-    except ValidationError as error:
-        raise MenteeError(f"examine.retrain_steps: {error.errors()[0]['ctx']['error']}") from None
 
 
 def summarise(evidence: dict[str, Any]) -> dict[str, Any]:

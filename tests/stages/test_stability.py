@@ -75,6 +75,21 @@ def test_a_network_with_a_depth_of_its_own_takes_no_other(project: Path) -> None
     assert "stability.depths: resnet8x4 has a depth of its own: set it to [5]" in text
 
 
+def test_settings_change_nothing(project: Path) -> None:
+    """DVC does not ask for it where they change."""
+    stability(load_params(), Attempt("gullible", 0.01, 3, 0))
+    before = told("gullible-0.01-3-0")
+    edit_params(Path("params.yaml"), {"settings": {"plain": {"dropout": 0.9, "l2": 1.0}}})
+    stability(load_params(), Attempt("gullible", 0.01, 3, 0))
+    assert told("gullible-0.01-3-0") == before
+
+
+def test_too_few_steps_are_an_error_of_one_line(project: Path) -> None:
+    edit_params(Path("params.yaml"), {"stability": {"steps": 3}})
+    text = refusal(lambda: stability(load_params(), Attempt("independent", 0.01, 5, 0)))
+    assert text.startswith("stability.steps: warmup: 0.25 of 3 steps leaves no step")
+
+
 def test_dvc_names_the_file_as_the_command_does(project: Path, tmp_path: Path) -> None:
     for name in ("dvc.yaml", "params.yaml"):
         (tmp_path / name).write_text((REPOSITORY / name).read_text())
