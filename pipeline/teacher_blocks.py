@@ -1,5 +1,6 @@
 """The blocks of params.yaml that say who teaches: the teacher, its taps, and how it is tuned."""
 
+from pathlib import Path
 from typing import Annotated, Any, Literal
 
 from pydantic import Field, PlainValidator, PositiveFloat, model_validator
@@ -42,6 +43,13 @@ class Teacher(Block):
     def is_whole(self) -> bool:
         """Whether a file of the user's holds the network with its weights."""
         return self.model.startswith(("export:", "torchscript:"))
+
+    def files(self) -> list[tuple[str, Path]]:
+        """The user's own files that hold the teacher, by the key that names them."""
+        if self.is_whole:
+            return [("model", Path(self.model.partition(":")[2]))]
+        weights = Path(self.weights)
+        return [("weights", weights)] if weights.is_file() else []
 
     @model_validator(mode="after")
     def _files_hold_their_weights(self) -> "Teacher":

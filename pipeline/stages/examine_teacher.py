@@ -76,7 +76,12 @@ def examined_teacher(params: Params, compute: Compute) -> ExaminedTeacher:
 
 
 def as_chosen(params: Params) -> Params:
-    """These params with nothing left to choose: trying all again would take five times as long."""
+    """These params with nothing left to choose: trying all again would take five times as long.
+
+    But for self-training, where the best head of all tells the others what to learn.
+    """
+    if params.head.self_training:
+        return params
     try:
         chosen = read_json(HEAD_FILE)
         only = {"inverse_regularisation": [chosen["inverse_regularisation"]]}

@@ -25,6 +25,7 @@ from pipeline.params import Params
 from pipeline.prepared import PREPARED_FILE, Split, read_split
 from pipeline.runs import set_up
 from pipeline.stages.examine import examine, untrained, withstand
+from pipeline.stages.examine_teacher import as_chosen
 from pipeline.stages.targets import targets
 from pipeline.students import load_student
 from pipeline.variants import Variant
@@ -271,14 +272,12 @@ def test_a_teacher_without_a_head_answers_by_its_own_logits(project: Path) -> No
     [
         ({"retrain_after": ["conv9"]}, "independent",
          "examine.retrain_after: 'conv9' is none of the student's taps by depth; near are conv"),
-        ({"retrain_after": ["conv1"], "retrain_steps": 3}, "independent",
-         "examine.retrain_steps: warmup: 0.25 of 3 steps leaves no step"),
         ({"per_class": [17]}, "independent",
          "examine.per_class: 17 is more than the 16 training images of class '0' of turned"),
         ({"targets": {"other": "digits"}}, "untrained", "run `mentee targets` to make it"),
         ({}, "obedient", "run `mentee train`"),
     ],
-    ids=["tap", "steps", "labels", "no target", "no student"],
+    ids=["tap", "labels", "no target", "no student"],
 )  # fmt: skip
 def test_what_cannot_be_examined_is_told_in_one_line_and_leaves_all_as_it_was(
     project: Path, examined: dict[str, Any], mode: str, text: str
@@ -300,6 +299,16 @@ def test_a_teacher_whose_head_was_not_fitted_says_what_to_run(project: Path, spo
     assert done.stderr.splitlines() == [
         "error: metrics/head.json holds no head as params say: run `mentee head`"
     ]
+
+
+def test_a_head_that_taught_itself_is_fitted_again_with_all_choices(project: Path) -> None:
+    """In each round the best head of all says what every one learns next."""
+    taught = {"head": {"self_training": 2, "inverse_regularisation": [0.01, 0.1]}}
+    whole = set_params(SMALLEST, TASK, taught)
+    Path("metrics/head.json").write_text('{"inverse_regularisation": 0.1}')
+    assert as_chosen(whole) == whole
+    once = whole.model_copy(update={"head": whole.head.model_copy(update={"self_training": 0})})
+    assert as_chosen(once).head.inverse_regularisation == [0.1]
 
 
 def test_the_examined_images_are_the_tasks_own(project: Path) -> None:
