@@ -11,14 +11,16 @@ from typing import TypeVar
 from PIL import Image
 
 from pipeline.errors import MenteeError, printable, reason
-from pipeline.images import is_picture, of_each, open_picture
+from pipeline.images import files_below, is_picture, of_each, open_picture
 from pipeline.prepared import NO_LABEL
 from pipeline.progress import track, warn
 
 Look = TypeVar("Look")
 
 UNLABELLED = ("unlabelled", "unlabeled")  # folders that are no class
+SPLITS = {"train", "training", "test", "testing", "val", "valid", "validation"}  # nor are these
 COLUMNS = ("path", "label")
+HOW = {"folder": "one folder a class", "csv": "a path and its class a line"}
 
 
 @dataclass(frozen=True)
@@ -82,6 +84,7 @@ def list_images(source: str) -> Listing:
             f"not used: {len(ignored)} files in {path} that are no images of a class: "
             f"{printable(names)}"
         )
+    _check_classes(Path(path), listing, HOW[kind])
     return listing
 
 
@@ -129,13 +132,13 @@ def _list_folder(folder: Path) -> Listing:
     if not folder.is_dir():
         raise MenteeError(f"{folder} is not a folder")
     shown = sorted(entry for entry in folder.iterdir() if not entry.name.startswith("."))
-    folders = {entry.name: _files(entry) for entry in shown if entry.is_dir()}
+    folders = {entry.name: files_below(entry) for entry in shown if entry.is_dir()}
     files = [entry for entry in shown if not entry.is_dir()]
     for name in folders:
         _check_name(folder / name)
-    class_names = tuple(name for name in folders if name not in UNLABELLED)
+    class_names = tuple(name for name in folders if name.lower() not in UNLABELLED)
     labels = {name: label for label, name in enumerate(class_names)}
-    ordered = [*class_names, *(name for name in UNLABELLED if name in folders)]
+    ordered = [*class_names, *(name for name in folders if name not in labels)]
     samples = tuple(
         Sample(path, path.relative_to(folder).as_posix(), labels.get(name, NO_LABEL))
         for name in ordered
@@ -144,10 +147,16 @@ def _list_folder(folder: Path) -> Listing:
     )
     for sample in samples:
         _check_name(sample.path)
+    is_deep = any(sample.label != NO_LABEL and sample.name.count("/") > 1 for sample in samples)
+    if is_deep and SPLITS.issuperset(map(str.lower, labels)):
+        raise MenteeError(
+            f"{folder} must hold one folder a class; these are splits, not classes: "
+            f"{', '.join(labels)}: name one of them"
+        )
     others = [path for found in (files, *folders.values()) for path in found]
     used = {sample.path for sample in samples}
     ignored = tuple(path.relative_to(folder) for path in others if path not in used)
-    return _two_classes(folder, Listing(samples, class_names, ignored), "one folder a class")
+    return Listing(samples, class_names, ignored)
 
 
 def _check_name(path: Path) -> None:
@@ -157,14 +166,6 @@ def _check_name(path: Path) -> None:
     except UnicodeEncodeError:
         shown = os.fsencode(path).decode(errors="backslashreplace")
         raise MenteeError(f"{shown}: this name is not in UTF-8: rename it") from None
-
-
-def _files(folder: Path) -> list[Path]:
-    """All files below `folder` but hidden ones."""
-    return [
-        path for path in sorted(folder.rglob("*"))
-        if not path.name.startswith(".") and not path.is_dir()
-    ]  # fmt: skip
 
 
 def _list_table(table: Path) -> Listing:
@@ -177,7 +178,15 @@ def _list_table(table: Path) -> Listing:
                     f"{table}: its first line must name the columns path and label, with a comma "
                     f"between them"
                 )
-            rows = [(row["path"] or "", (row["label"] or "").strip()) for row in reader]
+            rows = []
+            for row in reader:
+                path, label = row["path"] or "", (row["label"] or "").strip()
+                if "\0" in path + label:
+                    raise csv.Error("line contains NUL")  # as Python 3.10 does by itself
+                if path.strip():
+                    rows.append((path, label))
+                elif label:  # without one it is a blank line of a spreadsheet
+                    raise MenteeError(f"{table}: line {reader.line_num} has a label but no path")
     except FileNotFoundError:
         raise MenteeError(f"{table}: there is no such file") from None
     except (UnicodeDecodeError, csv.Error) as error:
@@ -186,10 +195,10 @@ def _list_table(table: Path) -> Listing:
     labels = {name: label for label, name in enumerate(class_names)} | {"": NO_LABEL}
     samples = [Sample(table.parent / path, path, labels[label]) for path, label in rows]
     samples.sort(key=lambda sample: (sample.label == NO_LABEL, sample.name))
-    return _two_classes(table, Listing(tuple(samples), class_names), "a path and its class a line")
+    return Listing(tuple(samples), class_names)
 
 
-def _two_classes(source: Path, listing: Listing, how: str) -> Listing:
+def _check_classes(source: Path, listing: Listing, how: str) -> None:
     labelled = sum(sample.label != NO_LABEL for sample in listing.samples)
     if len(listing.class_names) < 2 or not labelled:
         names = f" ({', '.join(listing.class_names)})" if listing.class_names else ""
@@ -197,4 +206,3 @@ def _two_classes(source: Path, listing: Listing, how: str) -> Listing:
             f"{source} must hold images of at least two classes, {how}; found {labelled} images "
             f"of {len(listing.class_names)} classes{names}"
         )
-    return listing

@@ -1,5 +1,6 @@
 """Image files of whatever format as pixels, alike for the prepared images and for predictions."""
 
+import warnings
 from collections.abc import Callable, Iterator, Sequence
 from pathlib import Path
 from typing import TypeVar
@@ -19,10 +20,25 @@ SUFFIXES = {
     ".tif", ".tiff", ".webp",
 }  # fmt: skip
 
+# A large picture is no attack. For good, as threads that read share what is ignored.
+warnings.filterwarnings("ignore", category=Image.DecompressionBombWarning)
+
 
 def is_picture(path: Path) -> bool:
-    """Whether a file is one by its name; hidden files are none (`._a.jpg` holds a Mac's notes)."""
-    return path.suffix.lower() in SUFFIXES and not path.name.startswith(".")
+    """Whether a file is one by its name."""
+    return path.suffix.lower() in SUFFIXES
+
+
+def files_below(folder: Path) -> list[Path]:
+    """All files below `folder` in order, and the links to folders, which are not followed.
+
+    What is hidden is left out: `._a.jpg` holds a Mac's notes, `.thumbnails` copies of pictures.
+    """
+    return [
+        path for path in sorted(folder.rglob("*"))
+        if not any(part.startswith(".") for part in path.relative_to(folder).parts)
+        and (not path.is_dir() or path.is_symlink())
+    ]  # fmt: skip
 
 
 def of_each(function: Callable[[Path], Result], paths: Sequence[Path]) -> Iterator[Result]:
@@ -43,6 +59,10 @@ def open_picture(path: Path) -> Image.Image:
             return upright(picture)
     except FileNotFoundError:
         raise MenteeError(f"{path}: there is no such file") from None
+    except Image.DecompressionBombError:
+        raise MenteeError(
+            f"{path}: too large, about 13,000 x 13,000 pixels are the most: scale it down"
+        ) from None
     except Exception as error:  # Pillow's many readers raise whatever damage leads them to
         raise MenteeError(
             f"{path}: not a readable image ({reason(error) or type(error).__name__}); repair or "

@@ -7,6 +7,8 @@ from contextlib import contextmanager
 from types import TracebackType
 from typing import TYPE_CHECKING, TypeVar
 
+from pipeline.errors import printable
+
 if TYPE_CHECKING:  # imported where a bar is drawn, and nowhere else
     from rich import progress as rich
 
@@ -36,12 +38,12 @@ def say(text: str) -> None:
     """Print one line of a stage's story, at once also through a pipe."""
     if _story:
         stamp = "" if _since is None else f"[{time.monotonic() - _since:7.1f} s] "
-        print(stamp + text, flush=True)
+        print(stamp + printable(text), flush=True)
 
 
 def warn(text: str) -> None:
     """Print one line that is no part of the story, and is shown whether or not that is."""
-    print(text, flush=True)
+    print(printable(text), flush=True)
 
 
 class Progress:

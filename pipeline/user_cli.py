@@ -6,12 +6,12 @@ from pathlib import Path
 
 import click
 
-from pipeline.errors import MenteeError
+from pipeline.errors import MenteeError, printable
 from pipeline.options import JSON, show
 
 
 @click.command()
-@click.argument("project", type=click.Path(path_type=Path))
+@click.argument("project", type=click.Path(file_okay=False, path_type=Path))
 @click.option(
     "--images", required=True, type=click.Path(exists=True, path_type=Path),
     help="A folder of folders, one a class, or a CSV file with the columns path and label.",
@@ -72,10 +72,11 @@ def predict(model: Path, images: tuple[Path, ...], as_json: bool) -> None:
              "probabilities": answer.probabilities}
             for answer in sound
         ]  # fmt: skip
-        click.echo(json.dumps(content, indent=2, ensure_ascii=False))
+        click.echo(json.dumps(content, indent=2))
     else:
         for answer in sound:
-            click.echo(f"{answer.path}\t{answer.name}\t{answer.probability:.3f}")
+            parts = (str(answer.path), answer.name, f"{answer.probability:.3f}")
+            click.echo("\t".join(map(printable, parts)))
     for error in broken:
         click.echo(f"error: {error}", err=True)
     if broken:

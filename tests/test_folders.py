@@ -107,7 +107,7 @@ def test_one_image_in_two_classes_is_refused(folder: Path) -> None:
     assert f"{folder / 'dog/cat.png'} of class 'dog' is the same image as" in said
 
 
-@pytest.mark.parametrize("name", ["unlabelled", "unlabeled"])
+@pytest.mark.parametrize("name", ["unlabelled", "unlabeled", "Unlabelled"])
 def test_a_folder_of_unlabelled_images_is_no_class_and_serves_learning_alone(
     name: str, folder: Path
 ) -> None:
@@ -132,11 +132,32 @@ def test_files_that_are_no_images_are_named(
     (folder / "cat/notes.txt").write_text("")
     save(folder / "stray.png", 77)
     save(folder / ".hidden/1.png", 78)
+    save(folder / "cat/.thumbnails/2.png", 79)
+    save(folder.parent / "elsewhere/3.png", 80)
+    (folder / "dog/more").symlink_to(folder.parent / "elsewhere")
     assert len(load(f"folder:{folder}").ids) == 6
     said = capsys.readouterr().out
-    assert f"not used: 2 files in {folder} that are no images of a class: " in said
-    assert "stray.png" in said
-    assert "cat/notes.txt" in said
+    assert f"not used: 3 files in {folder} that are no images of a class: " in said
+    for name in ("stray.png", "cat/notes.txt", "dog/more"):
+        assert name in said
+
+
+def test_loose_images_are_named_and_are_no_class(
+    folder: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    said = refusal(lambda: load(f"folder:{folder / 'cat'}"))
+    assert said.endswith("one folder a class; found 0 images of 0 classes")
+    assert "no images of a class: 0.png, 2.png, 4.png" in capsys.readouterr().out
+
+
+def test_splits_are_not_taken_for_classes(folder: Path) -> None:
+    """A class may be called so too, if its images lie in it."""
+    for old, new in (("cat", "Train"), ("dog", "test")):
+        (folder / old).rename(folder / new)
+    assert load(f"folder:{folder}").class_names == ("Train", "test")
+    save(folder / "test/cat/7.png", 7)
+    said = refusal(lambda: load(f"folder:{folder}"))
+    assert said.endswith("these are splits, not classes: Train, test: name one of them")
 
 
 def old_name(path: Path) -> Path:
@@ -188,6 +209,9 @@ def test_a_table_names_images_wherever_they_are(folder: Path) -> None:
     assert dataset.ids == ("pictures/cat/0.png", "pictures/dog/1.png", "pictures/loose.png")
     assert dataset.labels.tolist() == [1, 0, NO_LABEL]
     assert dataset.images[:, 0, 0, 0].tolist() == [0, 1, 50]
+    with open(table, "a", encoding="utf-8") as file:
+        file.write(",,\n , ,\n\n")
+    assert len(load(f"csv:{table}").ids) == 3, "blank lines of a spreadsheet are none"
 
 
 @pytest.mark.parametrize(
@@ -198,6 +222,8 @@ def test_a_table_names_images_wherever_they_are(folder: Path) -> None:
         ("path,label\na.png,x\n", "at least two classes, a path and its class a line"),
         ("path,label\na.png,x\nb.png,y\n", "a.png: there is no such file (and 1 more"),
         (b"path,label\n\xff.png,x\n", "is no CSV file in UTF-8"),
+        ("path,label\na\0.png,x\nb.png,y\n", "is no CSV file in UTF-8 (line contains NUL)"),
+        ("path,label\na.png,x\n,y\n", "labels.csv: line 3 has a label but no path"),
     ],
 )
 def test_a_table_that_cannot_serve_is_one_line(

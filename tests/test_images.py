@@ -1,6 +1,7 @@
 """Damaged image files: every one is read or named with a reason, and none breaks or hangs us."""
 
 import io
+import sys
 from datetime import timedelta
 from functools import cache
 from pathlib import Path
@@ -10,10 +11,10 @@ import pytest
 from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 from PIL import Image
-from projects import refusal
+from projects import refusal, shell
 
 from pipeline.errors import MenteeError
-from pipeline.images import is_picture, open_picture
+from pipeline.images import files_below, is_picture, open_picture
 
 FORMATS = {
     "avif": "AVIF", "bmp": "BMP", "gif": "GIF", "jpg": "JPEG", "png": "PNG", "ppm": "PPM",
@@ -58,7 +59,7 @@ def test_a_damaged_file_is_an_rgb_picture_or_one_line(
     try:
         assert open_picture(path).mode == "RGB"
     except MenteeError as error:
-        assert str(error).startswith(f"{path}: not a readable image (")
+        assert str(error).startswith((f"{path}: not a readable image (", f"{path}: too large"))
         assert len(str(error).splitlines()) == 1
 
 
@@ -74,7 +75,31 @@ def test_floating_point_pixels_are_refused_since_nobody_knows_their_range(tmp_pa
     assert "floating-point numbers" in refusal(lambda: open_picture(tmp_path / "float.tif"))
 
 
-def test_a_file_is_a_picture_by_its_name_unless_it_is_hidden() -> None:
+def test_a_large_picture_is_read_without_a_word_and_one_too_large_is_to_be_scaled_down(
+    tmp_path: Path,
+) -> None:
+    """In a process of its own, where Pillow holds 150 pixels for many and 400 for an attack."""
+    Image.new("L", (15, 10)).save(tmp_path / "large.png")
+    Image.new("L", (20, 20)).save(tmp_path / "larger.png")
+    code = "import sys; from pathlib import Path; from pipeline.images import Image, open_picture; "
+    code += "Image.MAX_IMAGE_PIXELS = 100; print(open_picture(Path(sys.argv[1])).size)"
+    done = shell(sys.executable, "-c", code, "large.png", cwd=tmp_path)
+    assert done.stdout == "(15, 10)\n"
+    done = shell(sys.executable, "-c", code, "larger.png", cwd=tmp_path)
+    assert done.stdout.endswith(
+        "larger.png: too large, about 13,000 x 13,000 pixels are the most: scale it down\n"
+    )
+
+
+def test_a_file_is_a_picture_by_its_name() -> None:
     assert is_picture(Path("a/PHOTO.JPG"))
     assert not is_picture(Path("a/notes.txt"))
-    assert not is_picture(Path("a/._photo.jpg"))
+
+
+def test_what_is_hidden_is_not_below_a_folder_nor_what_a_link_leads_to(tmp_path: Path) -> None:
+    folder = tmp_path / ".cache/photos"
+    for name in ("a.jpg", "b/c.jpg", "._a.jpg", "b/.thumbnails/c.jpg", "b/.d/e/f.jpg"):
+        (folder / name).parent.mkdir(parents=True, exist_ok=True)
+        (folder / name).touch()
+    (folder / "link").symlink_to("b")
+    assert files_below(folder) == [folder / "a.jpg", folder / "b/c.jpg", folder / "link"]

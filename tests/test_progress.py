@@ -7,7 +7,7 @@ from types import SimpleNamespace
 import pytest
 
 from pipeline import progress
-from pipeline.progress import Progress, say, track
+from pipeline.progress import Progress, say, track, warn
 
 
 def test_a_quick_loop_says_nothing(capsys: pytest.CaptureFixture[str]) -> None:
@@ -72,3 +72,10 @@ def test_nothing_to_do_is_no_error(capsys: pytest.CaptureFixture[str]) -> None:
 def test_a_line_of_a_stages_story_is_printed_as_it_is(capsys: pytest.CaptureFixture[str]) -> None:
     say("1 [bold] line: 50 %")
     assert capsys.readouterr().out == "1 [bold] line: 50 %\n"
+
+
+def test_names_within_a_line_neither_break_nor_stop_it(capsys: pytest.CaptureFixture[str]) -> None:
+    """The last is what Python makes of a name that is not in UTF-8."""
+    for tell in (say, warn):
+        tell("é\n\t\udcff.png")
+        assert capsys.readouterr().out == "é\\n\\t\\udcff.png\n"

@@ -3,6 +3,7 @@
 import io
 import os
 import re
+import shlex
 import subprocess
 import sys
 from importlib.resources import files
@@ -33,6 +34,8 @@ def init(project: Path, images: Path, skip_broken: bool) -> None:
     for name in (PARAMS_FILE, STAGES_FILE):
         if (project / name).exists():
             raise MenteeError(f"{project / name} is there already: name another folder")
+    if "\n" in seen_from(project, images):
+        raise MenteeError(f"{images}: its path has a line break: rename that file or folder")
     kind = "folder" if images.is_dir() else "csv"
     listing = list_images(f"{kind}:{images}")
     inputs = inputs_of(project, images, listing)
@@ -82,17 +85,23 @@ def survey(listing: Listing, skip_broken: bool) -> Found:
 
 
 def inputs_of(project: Path, images: Path, listing: Listing) -> list[Path]:
-    """What DVC watches: the folder, or the table and the folders in which its images lie."""
-    inputs = [images]
-    if not images.is_dir():
-        folders = {sample.path.resolve().parent for sample in listing.samples}
-        inputs += sorted(path for path in folders if not folders & set(path.parents))
+    """What DVC watches: the folder or the table, and the folders elsewhere that hold images."""
+    if images.is_dir():  # of which DVC follows links to files alone
+        links = (path for path in images.glob("[!.]*") if path.is_symlink() and path.is_dir())
+        folders = {path.resolve() for path in links}
+    else:
+        here = (sample.path for sample in listing.samples if sample.path.is_file())
+        folders = {path.resolve().parent for path in here}
+    inputs = [images, *sorted(path for path in folders if not folders & set(path.parents))]
     for path in inputs:
         if path.is_dir() and project.resolve().is_relative_to(path.resolve()):
             raise MenteeError(
                 f"{path} holds images and would hold the project {project}: put either into a "
                 f"folder of its own"
             )
+        for file in path.rglob("*"):
+            if file.is_symlink() and not file.exists():
+                raise MenteeError(f"{file} is a link to nothing: remove it, DVC cannot read it")
     return inputs
 
 
@@ -143,7 +152,8 @@ def fill_stages(text: str, inputs: list[str]) -> str:
     """Our own dvc.yaml with the images' paths, and without the code, which is installed."""
     code = "|".join(re.findall(r"- &(\w+) pipeline/", text))
     text = re.sub(rf"^ +- ((&\w+ )?pipeline/.*|\*({code}))\n", "", text, flags=re.M)
-    quoted = "".join(f"      - {shown(path)}\n" for path in inputs)
+    escaped = (path.replace("${", r"\${") for path in inputs)  # DVC would fill it in
+    quoted = "".join(f"      - {shown(path)}\n" for path in escaped)
     head = "    cmd: mentee prepare\n    deps:\n"
     text = text.replace(head, head + quoted)
     return re.sub(r"^    deps:\n(?!      )", "", text, flags=re.M)
@@ -176,7 +186,8 @@ def start_repositories(project: Path) -> None:
 
 def commit(project: Path) -> None:
     """The first commit of a new repository, which training asks for; else it is the user's."""
-    then = f"cd {project} && dvc repro"
+    enter = f"cd {shlex.quote(str(project))}"
+    then = f"{enter} && dvc repro"
     if asks_git(project, "rev-parse", "--verify", "--quiet", "HEAD"):
         say(f"{project} is ready: commit its files when you like, then: {then}")
         return
@@ -186,7 +197,7 @@ def commit(project: Path) -> None:
         ("git", "commit", "--quiet", "-m", "A Mentee project"), cwd=project, capture_output=True
     )
     if done.returncode:  # git does not know whose name to write
-        then = f"cd {project} && git commit -m 'A Mentee project' && dvc repro"
+        then = f"{enter} && git commit -m 'A Mentee project' && dvc repro"
     say(f"{project} is ready: {then}")
 
 

@@ -14,7 +14,7 @@ from pipeline.blocks import Runtime
 from pipeline.compute import Compute, choose_compute
 from pipeline.errors import MenteeError
 from pipeline.exports import Exported, open_onnx
-from pipeline.images import is_picture, of_each, read_picture
+from pipeline.images import files_below, is_picture, of_each, read_picture
 from pipeline.students import Student, load_student
 from pipeline.training import PREDICT_BATCH, predict_logits
 
@@ -68,18 +68,22 @@ def open_model(model: Path, runtime: Runtime) -> tuple[Student | Exported, Compu
 
 def find_images(images: Iterable[Path]) -> list[Path]:
     """The files that paths, folders and patterns like `photos/*.jpg` stand for."""
-    found = []
+    found: list[Path] = []
     for path in images:
-        if path.is_dir():
-            inside = sorted(file for file in path.rglob("*") if is_picture(file))
-        elif not path.exists() and glob.has_magic(str(path)):
-            inside = [Path(name) for name in sorted(glob.glob(str(path), recursive=True))]
-        else:
-            inside = [path]
+        matches = [path]
+        if not path.exists() and glob.has_magic(str(path)):
+            matches = [Path(name) for name in sorted(glob.glob(str(path), recursive=True))]
+        # Once each: `photos/**` matches a folder and what is in it.
+        inside = dict.fromkeys(file for match in matches for file in images_at(match))
         if not inside:
             raise MenteeError(f"{path}: there are no images")
         found += inside
     return found
+
+
+def images_at(path: Path) -> list[Path]:
+    """The images in a folder; what is no folder is meant as one."""
+    return [file for file in files_below(path) if is_picture(file)] if path.is_dir() else [path]
 
 
 def answer_batch(

@@ -25,7 +25,7 @@ from pipeline.params import load_params
 from pipeline.prepared import PREPARED_FILE, read_split
 from pipeline.stages import export as exporting
 from pipeline.stages import predict as predicting
-from pipeline.stages.predict import Answer, predict
+from pipeline.stages.predict import Answer, find_images, predict
 from pipeline.stages.prepare import prepare
 from pipeline.stages.train import train
 from pipeline.students import Card, Student, load_student
@@ -163,6 +163,16 @@ def test_folders_and_patterns_stand_for_their_images(project: Path) -> None:
     assert pattern[-1] in everything
 
 
+def test_a_pattern_stands_for_folders_too_and_for_each_image_once(tmp_path: Path) -> None:
+    for name in ("a/1.png", "a/b/2.png", "a/notes.txt", "a/.thumbnails/3.png", "c/4.jpg"):
+        (tmp_path / name).parent.mkdir(parents=True, exist_ok=True)
+        (tmp_path / name).touch()
+    wanted = [tmp_path / name for name in ("a/1.png", "a/b/2.png", "c/4.jpg")]
+    assert find_images([tmp_path / "*"]) == wanted
+    assert find_images([tmp_path / "**/*.png", tmp_path / "c"]) == wanted
+    assert find_images([tmp_path / "a/b/**"]) == wanted[1:2]
+
+
 def ask(*arguments: object) -> Result:
     return CliRunner().invoke(main, ["predict", *map(str, arguments)])
 
@@ -192,6 +202,17 @@ def test_a_broken_file_is_named_and_the_others_are_answered(project: Path, tmp_p
     assert second == "error: nowhere.png: there is no such file"
     (tmp_path / "none").mkdir()
     assert ask(STUDENT, tmp_path / "none").stderr.endswith("none: there are no images\n")
+
+
+def test_an_image_with_an_odd_name_is_answered_on_one_line(project: Path, tmp_path: Path) -> None:
+    """Also one that is not in UTF-8, which Python reads as half a character."""
+    for name in ("new\nline\t.gif", "\udcff.gif"):
+        shutil.copy("digits/3/003.gif", tmp_path / name)
+    first, second = ask(EXPORTED / "student.onnx", tmp_path).stdout.splitlines()
+    assert first.split("\t")[0] == f"{tmp_path}/new\\nline\\t.gif"
+    assert second.split("\t")[0] == f"{tmp_path}/\\udcff.gif"
+    listed = json.loads(ask(EXPORTED / "student.onnx", tmp_path, "--json").stdout)
+    assert [Path(entry["image"]) for entry in listed] == sorted(tmp_path.iterdir())
 
 
 def test_threads_and_small_batches_give_every_image_its_own_answer(

@@ -80,6 +80,56 @@ def test_a_table_is_watched_and_so_are_the_folders_of_its_images(place: Path) ->
     assert repro(place / "project", "prepare") == {"prepare"}
 
 
+def test_a_class_that_is_a_link_is_watched_where_it_leads(place: Path) -> None:
+    shutil.move("photos/cat", "cats")
+    Path("photos/cat").symlink_to(place / "cats")
+    init(Path("project"), Path("photos"), skip_broken=False)
+    stages = YAML(typ="safe").load(Path("project/dvc.yaml"))["stages"]
+    assert stages["prepare"]["deps"] == ["../photos", "../cats"]
+    assert repro(place / "project", "prepare") == {"prepare"}
+    shutil.copy("cats/00.bmp", "cats/copy.bmp")
+    assert repro(place / "project", "prepare") == {"prepare"}
+
+
+def test_rows_of_images_that_are_not_there_are_named_and_nothing_is_watched_for_them(
+    place: Path,
+) -> None:
+    rows = [f"photos/{name}/{n:02}.bmp,{name}" for name in ("cat", "dog") for n in range(30)]
+    Path("labels.csv").write_text("\n".join(["path,label", *rows, "gone/1.bmp,cat", "2.bmp,dog"]))
+    said = refusal(lambda: init(Path("project"), Path("labels.csv"), skip_broken=False))
+    assert said.startswith("2.bmp: there is no such file (and 1 more")
+    init(Path("project"), Path("labels.csv"), skip_broken=True)
+    stages = YAML(typ="safe").load(Path("project/dvc.yaml"))["stages"]
+    assert stages["prepare"]["deps"] == ["../labels.csv", "../photos/cat", "../photos/dog"]
+    assert repro(place / "project", "prepare") == {"prepare"}
+
+
+def test_a_link_to_nothing_is_refused_since_dvc_could_not_read_it(place: Path) -> None:
+    Path("photos/cat/gone.png").symlink_to("nowhere.png")
+    said = refusal(lambda: init(Path("project"), Path("photos"), skip_broken=True))
+    assert said == "photos/cat/gone.png is a link to nothing: remove it, DVC cannot read it"
+
+
+def test_paths_with_spaces_and_signs_of_dvc_are_spelled_so_that_they_work(
+    place: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    Path("photos").rename("my ${photos}")
+    init(Path("a project"), Path("my ${photos}"), skip_broken=False)
+    assert capsys.readouterr().out.endswith(" is ready: cd 'a project' && dvc repro\n")
+    assert repro(place / "a project", "prepare") == {"prepare"}
+
+
+def test_what_cannot_be_a_project_or_its_images_is_refused_at_once(place: Path) -> None:
+    Path("file").touch()
+    done = shell("mentee", "init", "file", "--images", "photos", cwd=place)
+    assert done.returncode == 2
+    assert "Directory 'file' is a file" in done.stdout
+    Path("photos").rename("my\nphotos")
+    said = refusal(lambda: init(Path("project"), Path("my\nphotos"), skip_broken=False))
+    assert said == "my\\nphotos: its path has a line break: rename that file or folder"
+    assert not Path("project").exists()
+
+
 def test_broken_files_stop_it_before_anything_is_written_unless_they_are_to_be_skipped(
     place: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:
