@@ -17,6 +17,11 @@ EXAMINED = METRICS / "examine"
 STUDENTS = Path("students")
 CURVES = Path("live/plots/metrics")
 CURVE = CURVES / "validation/accuracy.tsv"
+# What the report cannot do without.
+NEEDED = (
+    ("test", "accuracy"), ("validation", "accuracy"), ("parameters",), ("latency_ms", "1"),
+    ("latency_ms", "64"),
+)  # fmt: skip
 
 
 @dataclass(frozen=True)
@@ -100,12 +105,27 @@ def curve_file(name: str, curve: Path) -> Path:
 
 def _read_scores(name: str) -> dict[str, Any]:
     """What evaluate and, under `examine`, examine measured."""
-    path, examined = _scores_file(name), EXAMINED / f"{name}.json"
+    scores = _read(_scores_file(name), "mentee evaluate", NEEDED)
+    examined = EXAMINED / f"{name}.json"
+    if examined.exists():
+        scores["examine"] = _read(examined, "mentee examine", ())
+    return scores
+
+
+def _read(path: Path, command: str, needed: Iterable[tuple[str, ...]]) -> dict[str, Any]:
+    """What `command` wrote; a MenteeError if it is not there, or not with the numbers needed."""
     try:
-        scores = read_json(path)
+        content = read_json(path)
+        is_whole = isinstance(content, dict) and all(
+            isinstance(_reach(content, keys), int | float) for keys in needed
+        )
     except FileNotFoundError:
-        raise MenteeError(f"{path} is missing: run `dvc repro`, or `mentee evaluate`") from None
-    return {**scores, "examine": read_json(examined)} if examined.exists() else scores
+        raise MenteeError(f"{path} is missing: run `dvc repro`, or `{command}`") from None
+    except (ValueError, AttributeError):  # no JSON, or a number where others should be
+        is_whole = False
+    if not is_whole:
+        raise MenteeError(f"{path} is damaged: run `dvc repro`, or `{command}`")
+    return content
 
 
 def read_curve(variant: Variant) -> list[tuple[int, float]]:

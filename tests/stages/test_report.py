@@ -199,12 +199,68 @@ def test_one_network_without_evidence_keeps_the_others(project: Path) -> None:
     assert maps == 5, "a map of likeness for every student but adamant"
 
 
+def test_a_network_whose_scores_are_elsewhere_is_left_out_with_all_its_evidence(
+    project: Path,
+) -> None:
+    for path in (project / "metrics").glob("adamant-*"):
+        path.unlink()
+    report(load_params())
+    page = read_page(project)
+    assert "adamant" not in table(page)
+    pictures = "".join(re.findall(r"<svg.*?</svg>", page, re.DOTALL))
+    # The mode's own weights are its params', in the one picture that needs no network.
+    assert pictures.count(">adamant<") == 1
+    assert ">Data efficiency<" in page
+
+
+def test_the_page_says_how_many_images_were_corrupted_and_not_how_many_were_asked_for(
+    project: Path,
+) -> None:
+    for path in (project / "evidence/examine").glob("*.json"):
+        path.write_text(path.read_text().replace('"images": 500', '"images": 40'))
+    report(load_params())
+    assert "worse. 40 test images with" in " ".join(read_page(project).split())
+
+
+def test_without_students_there_is_a_page_of_the_teacher_without_empty_sections(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.chdir(tmp_path)
+    nobody = {"modes": [], "settings": []}
+    groups = ("labels", "logits", "features", "unlabelled")
+    report(make_project(tmp_path, sweep={"seeds": [0], **dict.fromkeys(groups, nobody)}))
+    page = read_page(tmp_path)
+    assert parsed(page).opened == []
+    assert "There is no student here yet. The teacher reaches" in page
+    assert list(table(page)) == ["teacher"]
+    assert ">Training<" not in page
+    assert not re.search(r"</h2>\s*(<div[^>]*>\s*</div>\s*)?<h2", page)
+
+
 def test_broken_evidence_is_told_in_one_line(project: Path) -> None:
     (project / "evidence/evaluate/teacher.json").write_text("{")
     command = CliRunner().invoke(main, ["report"])
     assert command.exit_code == 1
     assert command.output == (
         "error: evidence/evaluate/teacher.json is not JSON: `dvc repro` makes it again\n"
+    )
+
+
+@pytest.mark.parametrize("content", ["{", "[]", '{"test": {}}', '{"test": {"accuracy": {}}}'])
+def test_damaged_metrics_are_told_in_one_line(content: str, project: Path) -> None:
+    (project / "metrics/obedient-plain-1.json").write_text(content)
+    command = CliRunner().invoke(main, ["report"])
+    assert command.exit_code == 1
+    assert command.output == (
+        "error: metrics/obedient-plain-1.json is damaged: run `dvc repro`, or `mentee evaluate`\n"
+    )
+
+
+def test_damaged_findings_of_examine_are_told_in_one_line(project: Path) -> None:
+    (project / "metrics/examine/teacher.json").write_text("{")
+    command = CliRunner().invoke(main, ["report"])
+    assert command.output == (
+        "error: metrics/examine/teacher.json is damaged: run `dvc repro`, or `mentee examine`\n"
     )
 
 
