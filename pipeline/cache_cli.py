@@ -1,6 +1,7 @@
 """`mentee cache ...`: looking after caches, one's own and those of others."""
 
 import json
+import os
 from collections.abc import Iterable, Iterator
 from contextlib import contextmanager
 from pathlib import Path
@@ -21,7 +22,7 @@ def new_folder(out: Path) -> Iterator[Path]:
     """A folder that appears as `out` when all of it is written; what is there stays there."""
     from pipeline.files import replaced_whole
 
-    if out.exists():
+    if os.path.lexists(out):  # a link that leads nowhere too
         raise MenteeError(f"{out} is there already: name a new folder")
     with replaced_whole(out) as fresh:
         yield fresh

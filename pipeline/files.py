@@ -6,9 +6,11 @@ import json
 import os
 import shutil
 from collections.abc import Iterator
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from pathlib import Path
 from typing import Any
+
+from pipeline.errors import MenteeError, printable
 
 
 @contextmanager
@@ -40,36 +42,65 @@ def remove_partial(folder: Path) -> None:
 
 def explain(error: OSError) -> str:
     """One line for the user: what failed where, and what helps."""
-    text = error.strerror or " ".join(str(error).split())
-    free = ""
-    if isinstance(error.filename, str):
-        text = f"{error.filename}: {text}"
-        folder = next(p for p in Path(error.filename).absolute().parents if p.exists())
-        free = f" ({shutil.disk_usage(folder).free / 1e6:.1f} MB are free)"
+    text = " ".join((error.strerror or str(error)).split())
+    named = error.filename if isinstance(error.filename, str) else None
+    if named is not None:
+        text = printable(f"{named}: {text}")
     if error.errno in (errno.ENOSPC, errno.EDQUOT):
+        free = "" if named is None else f" ({_free_bytes(named) / 1e6:.1f} MB are free)"
         return f"{text}{free}: make room and run it again, finished shards are kept"
     if error.errno in (errno.EROFS, errno.EACCES, errno.EPERM):
         return f"{text}: make it writable, or work in another folder"
     return text
 
 
+def _free_bytes(path: str) -> int:
+    """How much fits on the disk of a file that may not be there yet."""
+    folder = next(p for p in Path(path).absolute().parents if os.path.exists(p))
+    return shutil.disk_usage(folder).free
+
+
 @contextmanager
 def replaced_whole(folder: Path) -> Iterator[Path]:
-    """Yield an empty folder beside `folder` that takes its place on success."""
+    """Yield an empty folder beside `folder` that takes its place on success.
+
+    A MenteeError where another process is at it: each would remove what the other has written.
+    """
     folder.parent.mkdir(parents=True, exist_ok=True)
     fresh = folder.with_name(f".{folder.name}.partial")
     old = folder.with_name(f".{folder.name}.old")
-    for leftover in (fresh, old):
-        shutil.rmtree(leftover, ignore_errors=True)
-    fresh.mkdir()
+    with _locked(folder):
+        for leftover in (fresh, old):
+            shutil.rmtree(leftover, ignore_errors=True)
+        fresh.mkdir()
+        try:
+            yield fresh
+            if folder.exists():
+                folder.rename(old)
+            fresh.rename(folder)
+        finally:
+            shutil.rmtree(fresh, ignore_errors=True)
+            shutil.rmtree(old, ignore_errors=True)
+
+
+@contextmanager
+def _locked(folder: Path) -> Iterator[None]:
+    """Hold a lock beside `folder`, which the system frees if this process is killed."""
+    from filelock import FileLock, Timeout  # not above: `mentee --help` would wait for it
+
+    path = folder.with_name(f".{folder.name}.lock")
     try:
-        yield fresh
-        if folder.exists():
-            folder.rename(old)
-        fresh.rename(folder)
-    finally:
-        shutil.rmtree(fresh, ignore_errors=True)
-        shutil.rmtree(old, ignore_errors=True)
+        held = FileLock(path).acquire(blocking=False)
+    except Timeout:
+        raise MenteeError(
+            f"another command is writing {folder}: wait for it to end, or stop it"
+        ) from None
+    with held:
+        try:
+            yield
+        finally:
+            with suppress(OSError):  # Windows keeps a file that is open
+                path.unlink()
 
 
 def write_text(path: Path, text: str) -> None:

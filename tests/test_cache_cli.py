@@ -1,7 +1,10 @@
 """`mentee cache`: the card, the difference, and files for others."""
 
 import json
+import re
 import shutil
+import subprocess
+from collections.abc import Iterator
 from pathlib import Path
 
 import numpy as np
@@ -89,6 +92,59 @@ def test_one_kind_alone_is_inspected_and_exported(root: Path, tmp_path: Path) ->
     assert "logits" in mentee("cache", "inspect", folder).output
     assert mentee("cache", "export", folder, tmp_path / "out").exit_code == 0
     assert np.load(tmp_path / "out/logits.npy").shape == (3, 50, 3)
+
+
+@pytest.fixture
+def small_disk(tmp_path: Path) -> Iterator[Path]:
+    """A disk of its own with room for a part of what is written."""
+    disk = tmp_path / "disk"
+    disk.mkdir()
+    if subprocess.run(["mount", "-t", "tmpfs", "-o", "size=64k", "tmpfs", disk]).returncode:
+        pytest.skip("mounting is not permitted here")
+    yield disk
+    subprocess.run(["umount", disk], check=True)
+
+
+def assert_does_not_fit(disk: Path, *command: object) -> None:
+    """In a process of its own: HDF5, or a map of a file, may end it."""
+    done = subprocess.run(["mentee", "cache", *command], text=True, capture_output=True)
+    assert done.returncode == 1, done.stderr
+    (line,) = done.stderr.splitlines()
+    assert re.match(rf"error: {disk}/\S+: No space left on device \([\d.]+ MB are free\)", line)
+    assert list(disk.iterdir()) == []
+
+
+@pytest.mark.parametrize(
+    "command", [("pack",), ("export",), ("export", "--as", "torch")], ids=" ".join
+)
+def test_a_full_disk_is_said_in_one_line_and_nothing_is_left(
+    root: Path, small_disk: Path, command: tuple[str, ...]
+) -> None:
+    assert_does_not_fit(small_disk, *command, root, small_disk / "out")
+
+
+def test_an_archive_that_does_not_fit_unpacked_is_said_in_one_line(
+    root: Path, tmp_path: Path, small_disk: Path
+) -> None:
+    assert mentee("cache", "pack", root, tmp_path / "archive").exit_code == 0
+    assert_does_not_fit(small_disk, "unpack", tmp_path / "archive", small_disk / "out")
+
+
+@pytest.mark.parametrize("size", ["440k", "600k"])
+def test_a_disk_that_fills_up_while_torch_writes_is_said_in_one_line(
+    root: Path, small_disk: Path, size: str
+) -> None:
+    subprocess.run(["mount", "-o", f"remount,size={size}", small_disk], check=True)
+    features = root / "labelled/features"  # 420 kB as numbers, twice while torch writes them
+    assert_does_not_fit(small_disk, "export", features, small_disk / "out", "--as", "torch")
+
+
+def test_a_link_that_leads_nowhere_is_not_written_over(root: Path, tmp_path: Path) -> None:
+    out = tmp_path / "out"
+    out.symlink_to("nowhere")
+    done = mentee("cache", "pack", root, out)
+    assert (done.exit_code, f"{out} is there already" in done.output) == (1, True), done.output
+    assert [path.name for path in tmp_path.iterdir()] == ["out"]
 
 
 @pytest.mark.parametrize("name", ["index.h5", "spec.json"])

@@ -8,6 +8,7 @@ import re
 import shutil
 from pathlib import Path
 from typing import Any
+from unittest.mock import Mock
 
 import h5py
 import numpy as np
@@ -156,6 +157,22 @@ def test_surplus_views_alone_go_too(project: Path) -> None:
     assert len(re.findall(r"/v002: ", output)) == 4  # views, logits, two taps
     assert not list(Path(".work").rglob("v002"))
     assert list(Path(".work").rglob("v001"))
+
+
+def test_what_a_killed_dump_has_made_is_kept_until_a_dump_has_ended(
+    project: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """No published cache asks for it, but it would be made again."""
+    params = tiny_params(teacher={"input_size": 80})
+    with monkeypatch.context() as patch:
+        patch.setattr(dumping, "publish", Mock(side_effect=KeyboardInterrupt))
+        with pytest.raises(KeyboardInterrupt):
+            dump(params)
+    before = files_under(Path(".work"))
+    assert mentee("cache", "gc").output == "0.0 MB were freed\n"
+    assert files_under(Path(".work")) == before
+    dump(params)
+    assert len(mentee("cache", "gc").output.splitlines()) == 4 * 4 + 1  # the old teacher's kinds
 
 
 def test_a_tap_that_nobody_reads_is_pointed_out(project: Path) -> None:

@@ -20,7 +20,7 @@ from safetensors.torch import save_file
 from stage_one import SIZE, SMALLEST, enter_copy, run_stage_one, set_params
 
 from pipeline.cache.reader import Kind
-from pipeline.cache.schema import PIXELS, REGIONS, TASK_LOGITS, VALUES, place, places
+from pipeline.cache.schema import PIXELS, REGIONS, TASK_LOGITS, VALUES, Place, places
 from pipeline.cache.shard import check_shard, open_shard, write_shard
 from pipeline.cache.writer import Scratch, write_manifest
 from pipeline.compute import choose_compute
@@ -215,8 +215,9 @@ def test_a_cache_of_another_number_of_images_is_refused(project: Path) -> None:
     spec = {**kind.spec, "rows": fewer, "rows_per_shard": fewer}
     answers = {VALUES: kind.view(0)[:fewer]}
     shutil.rmtree(folder)
-    write_shard(folder / "v000/p00000.h5", answers, spec, place(spec, 0, 0))
-    write_manifest(folder, TASK_LOGITS, spec, [place(spec, 0, 0)])
+    whole = Place(0, 0, 0, fewer)
+    write_shard(whole.path(folder), answers, spec, whole)
+    write_manifest(folder, TASK_LOGITS, spec, [whole])
     assert f"{folder} was made for other images" in refusal(lambda: lessons_of(project))
 
 

@@ -18,6 +18,7 @@ from pipeline.cache.reader import check_files, layout_of, open_kind_shard
 from pipeline.cache.schema import (
     ARCHIVE,
     CHECKSUMS,
+    MANIFEST,
     UNPARSABLE,
     Entry,
     Manifest,
@@ -25,10 +26,10 @@ from pipeline.cache.schema import (
     parse_manifest,
     read_bounded_json,
 )
-from pipeline.cache.shard import LIBVER, UNREADABLE, read_attribute, write_shard
-from pipeline.cache.writer import write_manifest
+from pipeline.cache.shard import LIBVER, UNREADABLE, Shard, check_shard, read_attribute, write_shard
+from pipeline.cache.writer import write_manifest, written_hdf5
 from pipeline.errors import MenteeError, reason
-from pipeline.files import digest_file, write_json, written_whole
+from pipeline.files import digest_file, write_json
 
 CHUNK_BYTES = 1 << 20
 MAX_ARRAY_BYTES = 4 << 30
@@ -38,13 +39,14 @@ _FILTERS = [h5py.h5z.FILTER_SHUFFLE, h5py.h5z.FILTER_DEFLATE]
 
 def pack_kind(folder: Path, manifest: Manifest, target: Path) -> None:
     """Write a kind's archive into `target`: the same paths, and archive.json."""
+    _check_packable(folder, manifest)
     check_files(folder, manifest)
     files = {}
     for entry in manifest.entries:
         place = manifest.place(entry)
-        shard = open_kind_shard(folder, manifest, place)
+        shard = _open_whole(folder, manifest, entry)
         path = place.path(target)
-        with written_whole(path) as partial, h5py.File(partial, "w", libver=LIBVER) as file:
+        with written_hdf5(path, LIBVER) as file:
             file.attrs["max_error"] = shard.max_error
             for name, array in shard.arrays.items():
                 if name != CHECKSUMS:
@@ -52,6 +54,29 @@ def pack_kind(folder: Path, manifest: Manifest, target: Path) -> None:
         key = place.path(Path()).as_posix()
         files[key] = {"bytes": path.stat().st_size, "sha256": digest_file(path)}
     write_json(target / ARCHIVE, {"manifest": manifest.content(), "files": files})
+
+
+def _check_packable(folder: Path, manifest: Manifest) -> None:
+    """A MenteeError unless every shard is here and no larger than `unpack_kind` takes."""
+    for entry in manifest.entries:
+        path = manifest.place(entry).path(folder)
+        if not path.is_file():
+            raise MenteeError(f"{path} is missing: dump again, or `dvc pull` it")
+        for name, extent in entry.arrays.items():
+            if extent.bytes > MAX_ARRAY_BYTES:
+                raise MenteeError(
+                    f"{path}: {name} has {extent.bytes} bytes, an archive takes at most "
+                    f"{MAX_ARRAY_BYTES}: dump again with fewer cache.rows_per_shard"
+                )
+
+
+def _open_whole(folder: Path, manifest: Manifest, entry: Entry) -> Shard:
+    """A shard whose numbers are those of its digests, as they must be once it is unpacked."""
+    shard = open_kind_shard(folder, manifest, manifest.place(entry))
+    check_shard(shard)
+    if shard.extents != entry.arrays:
+        raise MenteeError(f"{shard.path} holds other data sets than {MANIFEST} says: dump again")
+    return shard
 
 
 def _pack_array(file: h5py.File, name: str, array: np.ndarray) -> None:
@@ -67,7 +92,7 @@ def _chunks(array: np.ndarray) -> tuple[int, ...]:
     row = max(1, array.nbytes // count)
     if array.dtype.itemsize > 1 or array.ndim == 1:
         return (min(count, max(1, CHUNK_BYTES // row)), *array.shape[1:])
-    rows = min(count, 8192)
+    rows = min(count, 8192, max(1, CHUNK_BYTES // math.prod(array.shape[2:])))
     channel = rows * row // array.shape[1]
     channels = max(1, CHUNK_BYTES // 32 // channel)
     return (rows, min(array.shape[1], channels), *array.shape[2:])

@@ -8,6 +8,7 @@ from pipeline.cache.kinds import find_kinds
 from pipeline.cache.reader import VIEWS_LAYOUT, Kind
 from pipeline.cache.schema import VALUES, VIEWS
 from pipeline.errors import MenteeError
+from pipeline.files import written_whole
 
 
 def export(source: Path, target: Path, form: str) -> None:
@@ -31,15 +32,27 @@ def export(source: Path, target: Path, form: str) -> None:
 
 
 def _write(kind: Kind, array: str, path: Path, form: str) -> None:
-    path.parent.mkdir(parents=True, exist_ok=True)
     first = kind.part(kind.places[0], array)
-    shape = (kind.views, kind.rows, *first.shape[1:])
-    out = np.lib.format.open_memmap(path, "w+", first.dtype, shape)
-    for place, rows in kind.parts(array):
-        out[place.view, place.start : place.stop] = rows
-    out.flush()
+    header = {
+        "descr": np.lib.format.dtype_to_descr(first.dtype),
+        "fortran_order": False,
+        "shape": (kind.views, kind.rows, *first.shape[1:]),
+    }
+    # Not mapped: a disk that fills up under a map kills the process.
+    with written_whole(path) as partial, open(partial, "wb") as file:
+        np.lib.format.write_array_header_1_0(file, header)
+        for _, rows in kind.parts(array):
+            file.write(np.ascontiguousarray(rows).data)
     if form == "torch":
-        import torch
-
-        torch.save(torch.from_numpy(out), path.with_suffix(".pt"))
+        _write_torch(np.load(path, mmap_mode="c"), path.with_suffix(".pt"))
         path.unlink()
+
+
+def _write_torch(values: np.ndarray, path: Path) -> None:
+    import torch
+
+    with written_whole(path) as partial, open(partial, "wb") as file:
+        try:
+            torch.save(torch.from_numpy(values), file)
+        except RuntimeError as error:  # torch goes on after a write that failed, and trips later
+            raise error.__context__ or error from None

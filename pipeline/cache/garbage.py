@@ -21,7 +21,7 @@ class Garbage:
 def find_garbage(
     scratch: Scratch, caches: Path, views_of: Callable[[Manifest], int]
 ) -> list[Garbage]:
-    """What no published kind under `caches` needs.
+    """What neither a published kind under `caches` needs, nor a dump that was killed.
 
     views_of: how many views of a kind are still asked for; 0 if none of it is.
     """
@@ -29,7 +29,10 @@ def find_garbage(
     for _, manifest in find_kinds(caches).values():
         wanted[scratch.folder_of(manifest.fingerprint).name] = views_of(manifest)
     garbage = []
+    begun = scratch.begun()
     for folder in sorted(path for path in scratch.root.glob("*") if path.is_dir()):
+        if folder.name in begun:
+            continue
         count = wanted.get(folder.name, 0)
         surplus = sorted(folder.glob("v*"))[count:] if count else [folder]
         garbage += [Garbage(path, _bytes(path)) for path in surplus]

@@ -8,7 +8,7 @@ makes only what is missing, and params that are turned back find their old shard
 import os
 import shutil
 from collections import deque
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterable, Iterator
 from concurrent.futures import Future, ThreadPoolExecutor
 from contextlib import contextmanager
 from pathlib import Path
@@ -31,7 +31,16 @@ from pipeline.cache.schema import (
 )
 from pipeline.cache.shard import check_shard, entry_of, open_shard, write_shard
 from pipeline.errors import MenteeError
-from pipeline.files import digest_file, remove_partial, replaced_whole, write_json, written_whole
+from pipeline.files import (
+    digest_file,
+    read_json,
+    remove_partial,
+    replaced_whole,
+    write_json,
+    written_whole,
+)
+
+BEGUN = "begun.json"
 
 
 class Scratch:
@@ -53,6 +62,20 @@ class Scratch:
         with held:
             remove_partial(self.root)  # of a dump that was killed
             yield
+
+    def begin(self, specs: Iterable[dict[str, Any]]) -> None:
+        """Note whose shards a dump will make: until it has ended they are no garbage."""
+        folders = [self.folder(spec, kind).name for spec in specs for kind in spec["kinds"]]
+        write_json(self.root / BEGUN, folders)
+
+    def end(self) -> None:
+        """What was begun is published."""
+        (self.root / BEGUN).unlink()
+
+    def begun(self) -> list[str]:
+        """The names of the folders of a dump that did not end."""
+        path = self.root / BEGUN
+        return read_json(path) if path.exists() else []
 
     def folder(self, spec: dict[str, Any], kind: str) -> Path:
         return self.folder_of(fingerprint(shard_spec(spec, kind)))
@@ -151,9 +174,28 @@ def link_or_copy(source: Path, target: Path) -> None:
     """The same file under a second name: no second copy where links are possible."""
     target.parent.mkdir(parents=True, exist_ok=True)
     try:
-        os.link(source, target)
+        os.link(source.resolve(), target)  # a link into DVC's store would not outlive the store
     except OSError:
-        shutil.copy2(source, target)
+        with (
+            open(source, "rb") as content,
+            written_whole(target) as partial,
+            open(partial, "wb") as copy,
+        ):
+            shutil.copyfileobj(content, copy, 1 << 20)
+
+
+@contextmanager
+def written_hdf5(path: Path, libver: tuple[str, str] | None = None) -> Iterator[h5py.File]:
+    """Yield an HDF5 file in memory, to be written whole or not at all.
+
+    The disk sees one plain write, whose errors say what they are: HDF5 crashes where it is full.
+    """
+    with h5py.File.in_memory(libver=libver) as file:
+        yield file
+        file.flush()
+        image = file.id.get_file_image()
+    with written_whole(path) as partial:
+        partial.write_bytes(image)
 
 
 def write_root(root: Path, spec: dict[str, Any], ids: tuple[str, ...], labels: np.ndarray) -> None:
@@ -161,7 +203,7 @@ def write_root(root: Path, spec: dict[str, Any], ids: tuple[str, ...], labels: n
 
     index.h5 holds ids as UTF-8 bytes and labels as int64; spec.json says its digest.
     """
-    with written_whole(root / INDEX) as partial, h5py.File(partial, "w") as file:
+    with written_hdf5(root / INDEX) as file:
         encoded = np.array([sample.encode() for sample in ids], dtype=bytes)
         file.create_dataset("ids", data=encoded, track_times=False)
         file.create_dataset("labels", data=labels.astype("<i8"), track_times=False)

@@ -25,6 +25,7 @@ from pipeline.teachers import Answers, Teacher, load_teacher
 from pipeline.tuned import find_tuned
 from pipeline.views import COLUMNS
 from pipeline.views_ahead import BATCH_SIZE, Shown, batches, show
+from pipeline.watched import warn_of_unwatched
 
 SCRATCH = Path(".work/cache")
 RUN_FILE = Path("runs/dump.json")
@@ -45,6 +46,9 @@ def dump(params: Params) -> None:
         scratch = Scratch(SCRATCH)
         with scratch.locked() if ranks.is_first else nullcontext():
             if ranks.is_first:
+                for key, path in params.teacher.files():
+                    warn_of_unwatched(f"teacher.{key}", path, "dump")
+                scratch.begin(specs.values())
                 for split in splits:
                     for kind in specs[split.name]["kinds"]:
                         scratch.adopt(specs[split.name], kind, CACHE / split.name / kind)
@@ -63,6 +67,7 @@ def dump(params: Params) -> None:
                 return
             for split in splits:
                 publish(split, specs[split.name], scratch)
+            scratch.end()
     size = params.teacher.input_size
     write_json(
         RUN_FILE,

@@ -9,6 +9,7 @@ import numpy as np
 import pytest
 from caches import cache_spec, files_under, make_cache, mentee
 
+from pipeline.cache import archive as archives
 from pipeline.files import digest_file, read_json, write_json
 
 
@@ -49,6 +50,23 @@ def test_answers_of_many_images_become_smaller(tmp_path: Path) -> None:
     assert sizes[1] < 0.95 * sizes[0]
 
 
+@pytest.mark.parametrize(
+    ("rows", "shape"), [(8192, [2, 14, 14]), (3, [2, 1030, 1020])], ids=["rows", "map"]
+)
+def test_maps_of_which_one_channel_is_more_than_a_chunk_unpack_to_the_same_bytes(
+    tmp_path: Path, rows: int, shape: list[int]
+) -> None:
+    kind = {"module": "late", "grid": shape[1], "encoding": "uint8 per channel", "shape": shape}
+    views = {**cache_spec()["views"], "count": 1}
+    kinds = {"views": {}, "features/map": kind}
+    spec = cache_spec(rows=rows, rows_per_shard=8192, views=views, kinds=kinds)
+    cache = make_cache(tmp_path / "labelled", spec)
+    assert mentee("cache", "pack", cache, tmp_path / "archive").exit_code == 0
+    done = mentee("cache", "unpack", tmp_path / "archive", tmp_path / "back")
+    assert done.exit_code == 0, done.output
+    assert files_under(tmp_path / "back") == files_under(cache)
+
+
 def test_a_packed_cache_says_that_it_must_be_unpacked(archive: Path) -> None:
     from pipeline.cache.reader import Kind
     from pipeline.errors import MenteeError
@@ -75,6 +93,63 @@ def test_a_damaged_cache_is_not_packed(cache: Path, tmp_path: Path) -> None:
     assert done.exit_code == 1
     assert str(path) in done.output
     assert not (tmp_path / "out").exists()
+
+
+def refusal_to_pack(cache: Path) -> str:
+    """The one line with which packing failed, having left nothing."""
+    out = cache.parent / "refused"
+    done = mentee("cache", "pack", cache, out)
+    assert done.exit_code == 1, done.output
+    assert len(done.output.splitlines()) == 1
+    assert not out.exists()
+    return done.output
+
+
+@pytest.mark.parametrize("name", ["values", "checksums"])
+def test_a_shard_whose_numbers_are_not_those_of_its_digests_is_not_packed(
+    cache: Path, tmp_path: Path, name: str
+) -> None:
+    copy = Path(shutil.copytree(cache, tmp_path / "copy"))
+    path = copy / "logits/v000/p00000.h5"
+    with h5py.File(path, "r+") as file:
+        file[name][...] += 1
+    resign(copy / "logits")
+    assert f"{path}: {name} is damaged" in refusal_to_pack(copy)
+
+
+def test_a_shard_whose_digests_are_not_those_of_the_manifest_is_not_packed(
+    cache: Path, tmp_path: Path
+) -> None:
+    copy = Path(shutil.copytree(cache, tmp_path / "copy"))
+    content = read_json(copy / "logits/manifest.json")
+    content["shards"][0]["arrays"]["values"]["sha256"] = "0" * 64
+    write_json(copy / "logits/manifest.json", content)
+    path = copy / "logits/v000/p00000.h5"
+    assert f"{path} holds other data sets than manifest.json says" in refusal_to_pack(copy)
+
+
+def resign(kind: Path) -> None:
+    """Have the manifest say the digests of the files as they are now."""
+    content = read_json(kind / "manifest.json")
+    for shard in content["shards"]:
+        shard["sha256"] = digest_file(kind / shard["path"])
+    write_json(kind / "manifest.json", content)
+
+
+def test_of_a_partly_pulled_cache_the_missing_file_is_named(cache: Path, tmp_path: Path) -> None:
+    copy = Path(shutil.copytree(cache, tmp_path / "copy"))
+    shutil.rmtree(copy / "logits/v001")
+    missing = copy / "logits/v001/p00000.h5"
+    assert f"{missing} is missing: dump again, or `dvc pull` it" in refusal_to_pack(copy)
+
+
+def test_what_is_too_large_to_be_unpacked_is_not_packed(
+    cache: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(archives, "MAX_ARRAY_BYTES", 10_000)
+    copy = Path(shutil.copytree(cache, tmp_path / "copy"))
+    path = copy / "features/late/v000/p00000.h5"
+    assert f"{path}: values has 14000 bytes, an archive takes at most" in refusal_to_pack(copy)
 
 
 def test_a_flipped_byte_or_a_missing_file_of_an_archive_is_named(

@@ -37,13 +37,16 @@ def spec(**changes: Any) -> dict[str, Any]:
         "rows_per_shard": 2,
         "data": {"digest": "d" * 64, "class_names": ["cat", "dog"]},
         "views": {"count": 2, "padding": 4, "flip": True, "seed": 0, "image_size": [8, 8]},
-        "teacher": {"model": "timm:some", "weights_sha256": "a" * 64, "precision": "float32"},
+        "teacher": {
+            "model": "timm:some", "weights_sha256": "a" * 64, "precision": "float32",
+            "input_size": 16,
+        },
         "kinds": {
             "views": {},
             "logits": {"encoding": "float32", "shape": [700]},
             "features/late": LATE,
         },
-    }
+    }  # fmt: skip
     for path, value in changes.items():
         *blocks, key = path.split("__")
         block = content
@@ -380,6 +383,56 @@ def test_beside_the_kinds_stand_the_spec_and_which_sample_is_in_which_row(
     assert content == spec()
 
 
+def on_a_disk_for_files_of_100_kb(code: str, *arguments: Path) -> str:
+    """The last line that Python says where larger files are refused, and links too."""
+    start = (
+        "import os, resource, sys, numpy as np\n"
+        "from pathlib import Path\n"
+        "from pipeline.cache.writer import link_or_copy, write_root\n"
+        "os.link = lambda *paths: os.listdir(paths[0])  # an OSError\n"
+        "resource.setrlimit(resource.RLIMIT_FSIZE, (100_000, 100_000))\n"
+    )
+    command = [sys.executable, "-c", start + code, *map(str, arguments)]
+    done = subprocess.run(command, capture_output=True, text=True)
+    assert done.returncode == 1, done.stderr
+    return done.stderr.splitlines()[-1]
+
+
+def test_where_an_index_does_not_fit_the_disks_own_words_are_said(tmp_path: Path) -> None:
+    code = (
+        "ids = tuple(f'{row:0100}' for row in range(10_000))\n"
+        "write_root(Path(sys.argv[1]), {}, ids, np.arange(10_000))\n"
+    )
+    line = on_a_disk_for_files_of_100_kb(code, tmp_path / "cache")
+    assert line == f"OSError: [Errno 27] File too large: '{tmp_path}/cache/index.h5'"
+    assert list((tmp_path / "cache").iterdir()) == []
+
+
+def test_a_copy_that_does_not_fit_is_named_and_not_what_it_is_of(tmp_path: Path) -> None:
+    source, target = tmp_path / "source.h5", tmp_path / "cache/p00000.h5"
+    source.write_bytes(bytes(200_000))
+    code = "link_or_copy(*map(Path, sys.argv[1:]))\n"
+    line = on_a_disk_for_files_of_100_kb(code, source, target)
+    assert line == f"OSError: [Errno 27] File too large: '{target}'"
+    assert list(target.parent.iterdir()) == []
+
+
+def test_a_copy_where_links_are_refused_has_the_same_bytes(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    source, target = tmp_path / "source.h5", tmp_path / "cache/p00000.h5"
+    source.write_bytes(bytes(range(256)) * 10_000)
+    source.chmod(0o444)  # as DVC has its files
+
+    def refuse(*_: Path) -> None:
+        raise PermissionError
+
+    monkeypatch.setattr(os, "link", refuse)
+    link_or_copy(source, target)
+    assert target.read_bytes() == source.read_bytes()
+    assert not os.path.samefile(source, target)
+
+
 # Writing beside the teacher
 
 
@@ -478,3 +531,22 @@ def test_good_shards_of_a_published_kind_are_taken_over_and_no_others(
     own, name = scratch.folder(spec(), "logits").name, damaged.relative_to(folder).as_posix()
     good = {path for path in before if path.startswith(own) and not path.endswith(name)}
     assert after == {path: before[path] for path in good}
+
+
+def test_shards_that_are_links_into_dvcs_store_are_taken_over_as_files(
+    scratch: Scratch, tmp_path: Path
+) -> None:
+    fill(scratch, spec())
+    folder, store = tmp_path / "logits", tmp_path / "store"
+    scratch.publish(spec(), "logits", folder)
+    before = files_under(folder)
+    shutil.rmtree(scratch.root)
+    store.mkdir()
+    for number, path in enumerate(sorted(folder.glob("*/*.h5"))):
+        path.rename(store / str(number))
+        path.symlink_to(store / str(number))
+    scratch.adopt(spec(), "logits", folder)
+    shutil.rmtree(store)
+    scratch.publish(spec(), "logits", folder)
+    assert not any(path.is_symlink() for path in folder.rglob("*"))
+    assert files_under(folder) == before

@@ -1,0 +1,108 @@
+"""Writing files: whole or not at all, by one process at a time, and errors in one line."""
+
+import errno
+import os
+import signal
+import subprocess
+import sys
+from collections.abc import Iterator
+from contextlib import contextmanager
+from pathlib import Path
+
+import pytest
+
+from pipeline.errors import MenteeError
+from pipeline.files import explain, replaced_whole
+
+# Two processes and one folder
+
+
+HOLD = """
+import sys
+from pathlib import Path
+from pipeline.files import replaced_whole
+with replaced_whole(Path(sys.argv[1])) as fresh:
+    (fresh / "mine").write_text("")
+    print("held", flush=True)
+    sys.stdin.read()
+"""
+
+
+@contextmanager
+def another_at(folder: Path) -> Iterator[subprocess.Popen[str]]:
+    """A process that is in the middle of replacing `folder`."""
+    with subprocess.Popen(
+        [sys.executable, "-c", HOLD, str(folder)],
+        stdin=subprocess.PIPE, stdout=subprocess.PIPE, text=True,
+    ) as other:  # fmt: skip
+        assert other.stdout and other.stdout.readline() == "held\n"
+        yield other
+
+
+def test_a_second_process_at_the_same_folder_is_refused_in_one_line_and_the_first_ends_as_alone(
+    tmp_path: Path,
+) -> None:
+    folder = tmp_path / "out"
+    with another_at(folder) as other:
+        with pytest.raises(MenteeError) as caught, replaced_whole(folder):
+            pass
+        with replaced_whole(tmp_path / "elsewhere"):
+            pass
+        other.communicate("")
+    assert other.returncode == 0
+    assert str(caught.value).startswith(f"another command is writing {folder}: wait")
+    assert len(str(caught.value).splitlines()) == 1
+    assert [path.name for path in folder.iterdir()] == ["mine"]
+    assert {path.name for path in tmp_path.iterdir()} == {"out", "elsewhere"}
+
+
+def test_what_a_killed_process_left_is_replaced_by_the_next_one(tmp_path: Path) -> None:
+    folder = tmp_path / "out"
+    with another_at(folder) as other:
+        other.kill()
+    assert other.returncode == -signal.SIGKILL
+    with replaced_whole(folder) as fresh:
+        (fresh / "theirs").write_text("")
+    assert [path.name for path in folder.iterdir()] == ["theirs"]
+    assert list(tmp_path.iterdir()) == [folder]
+
+
+# What is said of a failure
+
+
+@contextmanager
+def as_nobody() -> Iterator[None]:
+    """Root may enter every folder, so root becomes somebody else."""
+    if os.geteuid():
+        yield
+        return
+    os.seteuid(65534)
+    try:
+        yield
+    finally:
+        os.seteuid(0)
+
+
+def test_a_folder_that_may_not_be_entered_is_said_in_one_line(tmp_path: Path) -> None:
+    closed = tmp_path / "closed"
+    closed.mkdir(mode=0o000)
+    error = PermissionError(errno.EACCES, "Permission denied", str(closed / "a/b/out"))
+    with as_nobody():
+        text = explain(error)
+    closed.chmod(0o700)
+    assert text.startswith(f"{closed}/a/b/out: Permission denied: make it writable")
+
+
+@pytest.mark.parametrize("code", [errno.ENOSPC, errno.EDQUOT])
+def test_of_a_full_disk_its_free_space_is_said_even_of_a_folder_that_is_gone(
+    tmp_path: Path, code: int
+) -> None:
+    text = explain(OSError(code, "no room", str(tmp_path / "gone/file")))
+    assert text.startswith(f"{tmp_path}/gone/file: no room (")
+    assert " MB are free): make room" in text
+    assert explain(OSError(code, "no room")).startswith("no room: make room")
+
+
+def test_an_error_of_many_lines_is_said_in_one() -> None:
+    error = OSError(errno.EIO, "file write failed: time = now\n, errno = 5", "a\nname")
+    assert explain(error) == "a\\nname: file write failed: time = now , errno = 5"
