@@ -274,7 +274,7 @@ def load_student(folder: Path) -> Student:
         StudentParams(**{key: content[key] for key in StudentParams.model_fields})
         student = Student(Card(**content))
         student.network.load_state_dict(load_file(folder / WEIGHTS_FILE))
-    except FileNotFoundError:
+    except (FileNotFoundError, NotADirectoryError):
         raise MenteeError(
             f"{folder} holds no student: run `mentee train`, or name a folder with {CARD_FILE}"
         ) from None

@@ -318,6 +318,11 @@ def test_a_folder_without_a_student_says_what_to_run(missing: str, tmp_path: Pat
     assert "holds no student: run `mentee train`" in complaint(tmp_path)
 
 
+def test_a_file_that_is_no_folder_holds_no_student(tmp_path: Path) -> None:
+    (tmp_path / "photo.jpg").touch()
+    assert "holds no student" in complaint(tmp_path / "photo.jpg")
+
+
 @pytest.mark.parametrize(
     ("name", "damage"),
     [
