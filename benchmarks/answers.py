@@ -28,7 +28,7 @@ def spec_of(
         "rows_per_shard": rows_per_shard,
         "data": {"digest": "0" * 64, "class_names": []},
         "views": {"count": VIEWS},
-        "teacher": {},
+        "teacher": {"input_size": 224},
         "kinds": {KIND: {"encoding": encoding, "shape": list(shape)}},
     }
 

@@ -88,7 +88,7 @@ def gather() -> tuple[dict[str, str], str]:
 
 def as_table(params: Params, rows: list[Row]) -> str:
     columns = [
-        (target, series.ALL if count is None else str(count))
+        (target, "all" if count is None else str(count))
         for target in params.examine.targets
         for count in params.examine.per_class
     ]
