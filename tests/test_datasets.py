@@ -135,11 +135,11 @@ def test_a_truncated_picture_is_named(suffix: str, tmp_path: Path) -> None:
     refuses_to_read(broken, tmp_path)
 
 
-def refuses_to_read(broken: Path, folder: Path) -> None:
+def refuses_to_read(broken: Path, folder: Path, told: str = "not a readable image (") -> None:
     with pytest.raises(MenteeError) as caught:
         load_one(folder)
     text = str(caught.value)
-    assert text.startswith(f"{broken}: not a readable image (")
+    assert text.startswith(f"{broken}: {told}")
     assert len(text.splitlines()) == 1
 
 
@@ -158,7 +158,7 @@ def test_a_picture_too_large_to_open_is_named(
     broken = tmp_path / "a/huge.png"
     save(Image.new("RGB", (100, 100)), broken)
     monkeypatch.setattr(Image, "MAX_IMAGE_PIXELS", 1000)
-    refuses_to_read(broken, tmp_path)
+    refuses_to_read(broken, tmp_path, told="too large")
 
 
 def test_a_folder_with_one_class_is_refused(tmp_path: Path) -> None:
