@@ -10,7 +10,7 @@ from typing import TypeVar
 
 from PIL import Image
 
-from pipeline.errors import MenteeError, printable, reason
+from pipeline.errors import MenteeError, reason
 from pipeline.images import files_below, is_picture, of_each, open_picture
 from pipeline.prepared import NO_LABEL
 from pipeline.progress import track, warn
@@ -80,10 +80,7 @@ def list_images(source: str) -> Listing:
     listing = {"folder": _list_folder, "csv": _list_table}[kind](Path(path))
     if ignored := listing.ignored:
         names = ", ".join(str(file) for file in ignored[:5]) + ", ..." * (len(ignored) > 5)
-        warn(
-            f"not used: {len(ignored)} files in {path} that are no images of a class: "
-            f"{printable(names)}"
-        )
+        warn(f"not used: {len(ignored)} files in {path} that are no images of a class: {names}")
     _check_classes(Path(path), listing, HOW[kind])
     return listing
 
