@@ -69,11 +69,12 @@ def replaced_whole(folder: Path) -> Iterator[Path]:
     folder.parent.mkdir(parents=True, exist_ok=True)
     fresh = folder.with_name(f".{folder.name}.partial")
     old = folder.with_name(f".{folder.name}.old")
-    with _locked(folder):
-        for leftover in (fresh, old):
-            shutil.rmtree(leftover, ignore_errors=True)
-        fresh.mkdir()
+    lock = folder.with_name(f".{folder.name}.lock")
+    with locked(lock, f"another command is writing {folder}: wait for it to end, or stop it"):
         try:
+            for leftover in (fresh, old):
+                shutil.rmtree(leftover, ignore_errors=True)
+            fresh.mkdir()
             yield fresh
             if folder.exists():
                 folder.rename(old)
@@ -81,26 +82,24 @@ def replaced_whole(folder: Path) -> Iterator[Path]:
         finally:
             shutil.rmtree(fresh, ignore_errors=True)
             shutil.rmtree(old, ignore_errors=True)
+            with suppress(OSError):  # Windows keeps a file that is open
+                lock.unlink()
 
 
 @contextmanager
-def _locked(folder: Path) -> Iterator[None]:
-    """Hold a lock beside `folder`, which the system frees if this process is killed."""
+def locked(path: Path, refusal: str) -> Iterator[None]:
+    """Hold a lock file, which the system frees if this process is killed.
+
+    While another process holds it, `refusal` is the MenteeError.
+    """
     from filelock import FileLock, Timeout  # not above: `mentee --help` would wait for it
 
-    path = folder.with_name(f".{folder.name}.lock")
     try:
         held = FileLock(path).acquire(blocking=False)
     except Timeout:
-        raise MenteeError(
-            f"another command is writing {folder}: wait for it to end, or stop it"
-        ) from None
+        raise MenteeError(refusal) from None
     with held:
-        try:
-            yield
-        finally:
-            with suppress(OSError):  # Windows keeps a file that is open
-                path.unlink()
+        yield
 
 
 def write_text(path: Path, text: str) -> None:

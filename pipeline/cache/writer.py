@@ -16,7 +16,6 @@ from typing import Any
 
 import h5py
 import numpy as np
-from filelock import FileLock, Timeout
 
 from pipeline.cache.schema import (
     INDEX,
@@ -33,6 +32,7 @@ from pipeline.cache.shard import check_shard, entry_of, open_shard, write_shard
 from pipeline.errors import MenteeError
 from pipeline.files import (
     digest_file,
+    locked,
     read_json,
     remove_partial,
     replaced_whole,
@@ -53,13 +53,8 @@ class Scratch:
     def locked(self) -> Iterator[None]:
         """Hold the folder; a second dump into it is a MenteeError."""
         self.root.mkdir(parents=True, exist_ok=True)
-        try:
-            held = FileLock(self.root / "lock").acquire(blocking=False)
-        except Timeout:
-            raise MenteeError(
-                f"another dump is writing to {self.root}: wait for it to end, or stop it"
-            ) from None
-        with held:
+        refusal = f"another dump is writing to {self.root}: wait for it to end, or stop it"
+        with locked(self.root / "lock", refusal):
             remove_partial(self.root)  # of a dump that was killed
             yield
 
