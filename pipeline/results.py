@@ -139,12 +139,15 @@ def read_curve(variant: Variant) -> list[tuple[int, float]]:
 
 def read_logged(name: str, curve: Path) -> list[tuple[int, float]]:
     """Step and value of what training logged; empty if this student has no such curve."""
+    path = curve_file(name, curve)
     try:
-        with open(curve_file(name, curve), newline="", encoding="utf-8") as file:
+        with open(path, newline="", encoding="utf-8") as file:
             rows = list(csv.reader(file, delimiter="\t"))[1:]
+        return [(int(step), float(value)) for step, value in rows]
     except FileNotFoundError:
         return []
-    return [(int(step), float(value)) for step, value in rows]
+    except (ValueError, csv.Error):  # no text, or no two numbers in a line
+        raise MenteeError(f"{path} is damaged: run `dvc repro`, or `mentee train`") from None
 
 
 def best(rows: Iterable[Row], groups: Iterable[str]) -> Row | None:

@@ -5,8 +5,7 @@ from pathlib import Path
 from typing import Any
 
 from pipeline.blocks import HERE, Mode, Settings
-from pipeline.cache.schema import MANIFEST, TASK_LOGITS, features_kind
-from pipeline.files import read_json
+from pipeline.cache.schema import MANIFEST, TASK_LOGITS, features_kind, read_manifest
 from pipeline.params import Params
 from pipeline.reporting.wording import percent
 from pipeline.results import STUDENTS, Row
@@ -105,7 +104,7 @@ def _fingerprints(params: Params, mode: Mode, settings: Settings) -> dict[str, s
         kinds += [features_kind(tap) for tap in sorted(taps)]
     paths = {kind: CACHE / kind / MANIFEST for kind in kinds if HERE in settings.teachers}
     return {
-        kind: read_json(path)["fingerprint"][:DIGITS]
+        kind: read_manifest(path.parent).fingerprint[:DIGITS]
         for kind, path in paths.items()
         if path.exists()
     }

@@ -1,6 +1,5 @@
 """What evaluate, examine and stability found, beyond metrics: JSON that may be missing."""
 
-import json
 from pathlib import Path
 from typing import Any
 
@@ -17,11 +16,14 @@ def read_evidence(stage: str, name: str) -> dict[str, Any]:
     """What a stage found of a network; empty where this folder does not have it."""
     path = EVIDENCE / stage / f"{name}.json"
     try:
-        return read_json(path)
+        content = read_json(path)
     except FileNotFoundError:
         return {}
-    except json.JSONDecodeError:
+    except ValueError:  # no JSON, or no UTF-8
         raise MenteeError(f"{path} is not JSON: `dvc repro` makes it again") from None
+    if not isinstance(content, dict):
+        raise MenteeError(f"{path} is damaged: `dvc repro` makes it again")
+    return content
 
 
 def found(row: Row, stage: str, part: str) -> dict[str, Any]:

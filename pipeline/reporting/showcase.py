@@ -6,12 +6,11 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-import h5py
 import matplotlib
 import numpy as np
 from PIL import Image
 
-from pipeline.prepared import PREPARED_FILE
+from pipeline.prepared import PREPARED_FILE, read_split
 from pipeline.reporting.evidence import read_evidence
 from pipeline.reporting.headline import EXTENDED, LONE, MENTORED, SEVERAL, STUDENTS
 from pipeline.results import Row, best
@@ -107,9 +106,8 @@ def _test_pictures(rows: list[int], path: Path = PREPARED_FILE) -> dict[int, str
     """These rows of the test split as data URIs; none where the prepared file is not here."""
     if not path.exists():
         return {}
-    with h5py.File(path, "r") as file:
-        images = file["test/images"]
-        return {row: png(images[row]) for row in rows if row < len(images)}
+    images = read_split(path, "test").images
+    return {row: png(images[row]) for row in rows if row < len(images)}
 
 
 def heat(look: np.ndarray) -> str:

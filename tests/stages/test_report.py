@@ -264,6 +264,29 @@ def test_damaged_findings_of_examine_are_told_in_one_line(project: Path) -> None
     )
 
 
+@pytest.mark.parametrize(
+    ("damaged", "content"),
+    [
+        ("evidence/evaluate/teacher.json", b"[1]"),
+        ("evidence/examine/teacher.json", b"\xff\xfe"),
+        ("evidence/stability/obedient-0.1-5-0.json", b"3"),
+        ("students/obedient-plain-1/live/plots/metrics/validation/accuracy.tsv", b"\0\0\n\0"),
+        ("students/obedient-plain-1/live/plots/metrics/norm/gradient.tsv", b"\xff\xfe"),
+        ("data/prepared/images.h5", b"\x89HDF"),
+        ("data/cache/labelled/task_logits/manifest.json", b"{"),
+    ],
+)  # fmt: skip
+def test_whatever_is_damaged_the_file_is_named_in_one_line(
+    damaged: str, content: bytes, project: Path
+) -> None:
+    (project / damaged).parent.mkdir(parents=True, exist_ok=True)
+    (project / damaged).write_bytes(content)
+    command = CliRunner().invoke(main, ["report"])
+    assert command.exit_code == 1
+    assert command.output.startswith(f"error: {damaged} ")
+    assert command.output.count("\n") == 1
+
+
 def test_names_of_classes_are_text_and_no_markup(project: Path) -> None:
     for path in (project / "evidence/evaluate").glob("*.json"):
         text = path.read_text().replace('"label": "0"', '"label": "<script>alert(1)</script>"')
