@@ -107,3 +107,13 @@ def test_text_in_pictures_can_be_read_on_a_phone(page: Page) -> None:
     page.resize(360)
     page.value(OPEN_ALL)
     assert min(page.value(TEXT_SIZES)) >= 10
+
+
+def test_a_class_of_a_long_name_does_not_widen_a_phone(made: Path, tmp_path: Path) -> None:
+    long = made.with_name("long.html")
+    long.write_text(made.read_text().replace("<bdi>0</bdi>", f"<bdi>{'L' * 200}</bdi>"))
+    with a_page(tmp_path) as page:
+        page.resize(360)
+        page.open(long)
+        scrolled, seen = page.value(WIDTHS)
+    assert scrolled == seen

@@ -101,6 +101,8 @@ def reliability_diagram(
 ) -> str:
     """Accuracy over confidence by bin, and how many answers are in each as the dots' size."""
     heading = broken(title)
+    if ece is not None:
+        heading += f"\nerror {100 * ece:.1f} %"  # not within: a line may be anywhere
     with drawn(SMALL, 2.2 + 0.17 * len(heading.splitlines())) as figure:
         axes = figure.subplots()
         axes.plot([0, 1], [0, 1], color="#bbbbbb", linewidth=1, linestyle="--")
@@ -117,8 +119,6 @@ def reliability_diagram(
         axes.set_xlabel("confidence")
         axes.set_ylabel("accuracy")
         axes.set_title(heading)
-        if ece is not None:
-            axes.text(0.04, 0.99, f"error {100 * ece:.1f} %", va="top", fontsize=10.5)
         return svg(figure)
 
 

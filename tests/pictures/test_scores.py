@@ -3,6 +3,7 @@
 import re
 from typing import Any
 
+import numpy as np
 import pytest
 from matplotlib.figure import Figure
 
@@ -39,3 +40,17 @@ def test_where_there_is_room_the_axis_of_the_cost_shows_what_is_reached_alone() 
     ticks = re.findall(r">(\d+)<", scores.cost(rows, looks(rows)))
     assert "80" in ticks
     assert not {"0", "100"} & set(ticks)
+
+
+def test_nothing_is_written_where_the_line_of_a_reliability_diagram_may_be(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    drawn: list[Figure] = []
+    monkeypatch.setattr(scores, "svg", drawn.append)
+    bins = {"count": np.ones(2), "confidence": np.array([0.1, 0.9]), "accuracy": np.ones(2)}
+    scores.reliability_diagram("led", bins, 0.123, "black")
+    drawn[0].draw_without_rendering()
+    (axes,) = drawn[0].axes
+    assert list(axes.texts) == []
+    assert "error 12.3 %" in axes.get_title()
+    assert axes.title.get_window_extent().y0 >= axes.get_window_extent().y1
