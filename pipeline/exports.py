@@ -14,12 +14,11 @@ from typing import Any
 
 import numpy as np
 import torch
-from pydantic import Field
 from torch import nn
 
 from pipeline.blocks import Block
 from pipeline.errors import MenteeError, reason
-from pipeline.students import Card, Student
+from pipeline.students import Card, ClassNames, Side, Student
 
 INPUT, OUTPUT = "pictures", "logits"  # uint8 (n, 3, s, s) and float32 (n, classes)
 METADATA = "mentee"  # the key in an ONNX file; in a torch.export program it is mentee.json
@@ -33,9 +32,9 @@ PREPROCESSING = (
 class About(Block):
     """What an exported file says of itself; sizes are in pixels."""
 
-    class_names: tuple[str, ...]
-    image_size: int = Field(ge=8, le=1024)
-    input_size: int = Field(ge=8, le=1024)
+    class_names: ClassNames
+    image_size: Side
+    input_size: Side
     preprocessing: str
     trained: dict[str, Any]
 

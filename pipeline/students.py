@@ -5,14 +5,16 @@ from collections.abc import Callable, Iterable
 from contextlib import AbstractContextManager
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
+from typing import Annotated, Any
 
 import torch
+from pydantic import AfterValidator, ConfigDict, Field, TypeAdapter
 from safetensors import SafetensorError
 from safetensors.torch import load_file, save_file
 from torch import nn
 
 from pipeline.blocks import Student as StudentParams
+from pipeline.blocks import once
 from pipeline.errors import MenteeError, near, reason
 from pipeline.files import read_json, write_json, written_whole
 from pipeline.resnets import residual
@@ -20,6 +22,9 @@ from pipeline.taps import tapped
 
 WEIGHTS_FILE, CARD_FILE = "student.safetensors", "student.json"
 FORMAT = 2  # format 1 knew no depth: its fiveconv had five convolutions
+ClassNames = Annotated[tuple[str, ...], Field(min_length=1), AfterValidator(once)]
+Side = Annotated[int, Field(ge=8, le=1024, strict=True)]  # pixels
+Channels = Field(min_length=3, max_length=3)
 
 
 def fiveconv(classes: int, width: int, depth: int, dropout: float) -> nn.Module:
@@ -56,15 +61,17 @@ def _convolution(channels_in: int, channels_out: int, halve: bool) -> nn.Sequent
 class Card:
     """All that is needed to build a student again and to use it: what student.json holds."""
 
+    __pydantic_config__ = ConfigDict(extra="forbid", allow_inf_nan=False)  # where one is read
+
     model: str
     width: int
     depth: int
-    dropout: float
-    input_size: int
-    image_size: int
-    class_names: tuple[str, ...]
-    mean: tuple[float, ...]
-    std: tuple[float, ...]
+    dropout: Annotated[float, Field(ge=0, lt=1)]
+    input_size: Side
+    image_size: Side
+    class_names: ClassNames
+    mean: Annotated[tuple[float, ...], Channels]
+    std: Annotated[tuple[Annotated[float, Field(gt=0)], ...], Channels]
     about: dict[str, Any]
 
     @classmethod
@@ -268,12 +275,13 @@ def load_student(folder: Path) -> Student:
             content["depth"] = 5
         elif version != FORMAT:
             raise MenteeError(f"{folder} was written by another version: train it again")
-        for field in ("class_names", "mean", "std"):
-            content[field] = tuple(content[field])
-        # A card may be a stranger's: it asks for no network that params could not ask for.
+        # A card may be a stranger's: it asks for nothing that params could not ask for.
         StudentParams(**{key: content[key] for key in StudentParams.model_fields})
-        student = Student(Card(**content))
-        student.network.load_state_dict(load_file(folder / WEIGHTS_FILE))
+        student = Student(TypeAdapter(Card).validate_python(content))
+        state = load_file(folder / WEIGHTS_FILE)
+        student.network.load_state_dict(state)
+        if any(values.isnan().any() for values in state.values()):
+            raise ValueError("weights that are no numbers")
     except (FileNotFoundError, NotADirectoryError):
         raise MenteeError(
             f"{folder} holds no student: run `mentee train`, or name a folder with {CARD_FILE}"

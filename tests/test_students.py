@@ -1,6 +1,7 @@
 """Networks trained from scratch: their shapes, their taps, and how they are kept on disk."""
 
 import json
+import math
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any
@@ -351,7 +352,11 @@ def test_a_damaged_file_is_one_line(
 @pytest.mark.parametrize(
     "changes",
     [{"width": 16}, {"width": "8"}, {"class_names": ["a"]}, {"mean": [0.5]}, {"colour": "red"},
-     {"model": 5}, {"model": "fourconv"}, {"model": "resnet20"}, {"depth": 6}, {"depth": 10**9}],
+     {"model": 5}, {"model": "fourconv"}, {"model": "resnet20"}, {"depth": 6}, {"depth": 10**9},
+     {"image_size": 40_000}, {"image_size": 0}, {"image_size": "16"}, {"image_size": None},
+     {"class_names": ["a", "b", "a"]}, {"class_names": ["a", "b", 3]}, {"class_names": "abc"},
+     {"class_names": []}, {"mean": [math.nan] * 3}, {"std": [0.2, 0, 0.2]}, {"std": [math.inf] * 3},
+     {"dropout": math.nan}, {"about": None}],
 )  # fmt: skip
 def test_a_card_that_does_not_fit_its_weights_is_one_line(
     changes: dict[str, Any], tmp_path: Path
@@ -360,6 +365,14 @@ def test_a_card_that_does_not_fit_its_weights_is_one_line(
     card = json.loads((tmp_path / CARD_FILE).read_text())
     (tmp_path / CARD_FILE).write_text(json.dumps({**card, **changes}))
     assert "holds a damaged student (" in complaint(tmp_path)
+
+
+def test_weights_that_are_no_numbers_are_refused(tmp_path: Path) -> None:
+    """It would answer its first class to everything."""
+    trained = save_trained(tmp_path)
+    next(trained.parameters()).data.fill_(math.nan)
+    save_student(trained, tmp_path)
+    assert "holds a damaged student (weights that are no numbers)" in complaint(tmp_path)
 
 
 def test_a_student_of_another_format_is_refused(tmp_path: Path) -> None:
