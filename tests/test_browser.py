@@ -117,3 +117,12 @@ def test_a_class_of_a_long_name_does_not_widen_a_phone(made: Path, tmp_path: Pat
         page.open(long)
         scrolled, seen = page.value(WIDTHS)
     assert scrolled == seen
+
+
+def test_on_paper_the_table_has_all_its_columns(page: Page) -> None:
+    page.resize(718)  # A4 within the browser's margins
+    page.command("Emulation.setEmulatedMedia", media="print")
+    ends = page.value(
+        "['#results', 'body'].map(one => document.querySelector(one).getBoundingClientRect().right)"
+    )
+    assert ends[0] <= ends[1]
