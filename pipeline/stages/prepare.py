@@ -55,7 +55,12 @@ def draw_splits(dataset: Dataset, data: Data) -> dict[str, np.ndarray]:
         tested = data.test or sum(map(len, test_pools))
     else:
         test_pools = pools = shuffled
-        tested = data.test or sum(map(len, pools)) // 5
+        count = sum(map(len, pools))
+        tested = data.test or count // 5
+        if not tested:
+            raise MenteeError(
+                f"data.test: a fifth of {count} images is none to test with: add some"
+            )
     test, left = _take(test_pools, tested, "test")
     validation, pools = _take(pools if official else left, data.validation, "validation")
     for name, rows in zip(dataset.class_names, pools, strict=True):

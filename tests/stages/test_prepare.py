@@ -203,6 +203,11 @@ def test_a_budget_that_is_too_large_is_named_with_what_there_is(
     assert str(caught.value) == text
 
 
+def test_so_few_images_that_none_is_left_to_test_with_are_refused() -> None:
+    with pytest.raises(MenteeError, match=r"data\.test: a fifth of 4 images is none"):
+        draw_splits(dataset_of([2, 2]), budgets())
+
+
 def test_budgets_may_use_the_last_image() -> None:
     """Of ten cats and twenty dogs, 1 and 1 are tested with, 1 and 1 validate, 8 are labelled."""
     chosen = budgets(test=2, validation=2, labelled_per_class=8, unlabelled=10)
