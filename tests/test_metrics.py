@@ -90,6 +90,11 @@ def test_reliability_tells_each_bins_confidence_and_accuracy_and_none_of_empty_o
     assert told["confidence"][:7] == [None] * 7
 
 
+def test_a_bin_owns_its_upper_edge() -> None:
+    told = reliability(np.array([1 / 3, 0.2, 1.0]), np.ones(3, dtype=bool))
+    assert np.flatnonzero(told["count"]).tolist() == [2, 4, 14]
+
+
 def test_answers_of_a_network_that_diverged_have_no_likelihood_and_do_no_harm() -> None:
     scores = score(np.full((4, 3), np.nan), np.array([0, 1, 2, 0]))
     assert scores["accuracy"] == 0.5, "argmax takes the first"
