@@ -87,6 +87,6 @@ def as_chosen(params: Params) -> Params:
         only = {"inverse_regularisation": [chosen["inverse_regularisation"]]}
         if params.head.posterior != "point":
             only["temperatures"] = [chosen["temperature"]]
-    except (FileNotFoundError, KeyError):
+    except (FileNotFoundError, KeyError, TypeError, ValueError):  # none, or it is damaged
         raise MenteeError(f"{HEAD_FILE} holds no head as params say: run `mentee head`") from None
     return params.model_copy(update={"head": params.head.model_copy(update=only)})

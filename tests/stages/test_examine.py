@@ -291,7 +291,11 @@ def test_what_cannot_be_examined_is_told_in_one_line_and_leaves_all_as_it_was(
     assert files_under(project) == before
 
 
-@pytest.mark.parametrize("spoil", [Path.unlink, lambda path: path.write_text("{}")])
+@pytest.mark.parametrize(
+    "spoil",
+    [Path.unlink, *(lambda path, text=text: path.write_text(text) for text in ("{}", "[]", "{"))],
+    ids=["gone", "empty", "no head", "cut off"],
+)
 def test_a_teacher_whose_head_was_not_fitted_says_what_to_run(project: Path, spoil: Any) -> None:
     spoil(Path("metrics/head.json"))
     done = mentee("examine", TEACHER)
