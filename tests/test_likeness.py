@@ -1,12 +1,13 @@
 """Likeness of answers and of features, against numbers on paper and an independent value."""
 
 import math
+from itertools import permutations
 
 import numpy as np
 import pytest
 import torch
 
-from pipeline.likeness import agreement, cka, divergence, gram
+from pipeline.likeness import agreement, cka, divergence, gram, independence
 from pipeline.mentoring.distances import DISTANCES
 
 
@@ -40,6 +41,14 @@ def test_features_that_have_nothing_in_common_are_unlike_however_many_they_are()
     first, second = samples(300, 300, 0), samples(300, 300, 1)
     assert abs(cka(gram(first), gram(second))) < 0.02
     assert 1 - float(DISTANCES["cka"].measure(first, second)) > 0.4
+
+
+def test_its_parts_are_means_over_all_four_different_samples() -> None:
+    """As the criterion is defined, which the quick formula must equal: Song et al., 2012."""
+    one, other = gram(samples(6, 2, 0)), gram(samples(6, 3, 1))
+    quadruples = permutations(range(6), 4)
+    terms = [one[i, j] * (other[i, j] + other[q, r] - 2 * other[i, q]) for i, j, q, r in quadruples]
+    assert independence(one, other) == pytest.approx(float(torch.stack(terms).mean()))
 
 
 def test_with_many_samples_and_few_features_it_is_the_plain_cka() -> None:

@@ -165,3 +165,10 @@ def test_negatives_are_drawn_anew_for_every_batch_and_again_from_a_kept_state(
     second = mixture.next(0.5)
     assert same(second, other.next(0.5))
     assert not torch.equal(first.negatives["pooled"], second.negatives["pooled"])
+
+
+def test_one_sample_of_every_batch_has_a_label_however_large_the_share(
+    mixed: Callable[..., Mixture],
+) -> None:
+    batch = mixed([], share=0.99).next(0.5)
+    assert (len(batch.pictures), len(batch.labels)) == (8, 1)

@@ -5,6 +5,7 @@ import pytest
 from sklearn.datasets import load_digits
 from sklearn.linear_model import LogisticRegression
 
+from pipeline import transfer
 from pipeline.transfer import STRENGTHS, drawn_rows, head_accuracy
 
 # Pixels stand for features: float32 (1797, 64).
@@ -76,6 +77,12 @@ def test_it_is_a_logistic_regression_of_one_of_the_strengths_on_all_that_was_dra
     assert min(abs(found - one) for one in each) < 0.003
     assert found > max(each) - 0.03, "the choice is a good one"
     assert found > min(each) + 0.03, "not every one is"
+
+
+def test_images_that_are_held_out_choose_the_strength(monkeypatch: pytest.MonkeyPatch) -> None:
+    for strengths in ((1.0, 1e-6), (1e-6, 1.0)):
+        monkeypatch.setattr(transfer, "STRENGTHS", strengths)
+        assert accuracy(20) == pytest.approx(by_hand(20, 1.0, 0.0), abs=0.003)
 
 
 def test_noise_asks_for_more_regularisation() -> None:
