@@ -107,6 +107,12 @@ def test_one_image_in_two_classes_is_refused(folder: Path) -> None:
     assert f"{folder / 'dog/cat.png'} of class 'dog' is the same image as" in said
 
 
+def test_blank_images_of_other_shapes_are_other_images(folder: Path) -> None:
+    Image.new("RGB", (4, 9), "white").save(folder / "cat/tall.png")
+    Image.new("RGB", (9, 4), "white").save(folder / "dog/wide.png")
+    assert {"cat/tall.png", "dog/wide.png"} <= set(load(f"folder:{folder}").ids)
+
+
 @pytest.mark.parametrize("name", ["unlabelled", "unlabeled", "Unlabelled"])
 def test_a_folder_of_unlabelled_images_is_no_class_and_serves_learning_alone(
     name: str, folder: Path

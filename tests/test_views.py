@@ -6,6 +6,7 @@ import sys
 from random import Random
 
 import numpy as np
+import pytest
 import torch
 from hypothesis import given, settings
 from hypothesis import strategies as st
@@ -13,7 +14,8 @@ from torchvision.transforms import InterpolationMode
 from torchvision.transforms.v2.functional import resize
 
 from pipeline.blocks import Views
-from pipeline.views import COLUMNS, draw, pixel_digests, replay
+from pipeline.errors import MenteeError
+from pipeline.views import COLUMNS, check_regions, draw, pixel_digests, replay
 
 seeds = st.integers(0, 2**32 - 1)
 sample_ids = st.lists(st.text(max_size=12), unique=True, min_size=1, max_size=8)
@@ -168,6 +170,24 @@ def test_large_images_that_are_not_square_are_squeezed_whole() -> None:
     assert (picture[:, 18:] == (0, 0, 255)).all()
     mirrored = replay_one(image, plain + np.array([0, 0, 0, 0, 1], dtype=np.int32), 32)
     assert np.array_equal(mirrored, picture[:, ::-1])
+
+
+@pytest.mark.parametrize(
+    ("region", "is_sound"),
+    [
+        ((-8, -4, 9, 5, 0), True), ((-9, 0, 9, 5, 0), False), ((0, -5, 9, 5, 0), False),
+        ((8, 4, 9, 5, 1), True), ((9, 4, 9, 5, 1), False), ((8, 5, 9, 5, 1), False),
+        ((0, 0, 0, 5, 0), False), ((0, 0, 9, 5, 2), False),
+    ],
+)  # fmt: skip
+def test_a_region_reaches_over_an_edge_by_less_than_the_image(
+    region: tuple[int, ...], is_sound: bool
+) -> None:
+    regions = np.array([(0, 0, 9, 5, 0), region], dtype=np.int32)
+    if is_sound:
+        return check_regions(regions, (9, 5), "here")
+    with pytest.raises(MenteeError, match="here shows regions that do not lie in images of 9 x 5"):
+        check_regions(regions, (9, 5), "here")
 
 
 def test_replay_leaves_the_stored_images_alone() -> None:
