@@ -72,6 +72,7 @@ def replaced_whole(folder: Path) -> Iterator[Path]:
     lock = folder.with_name(f".{folder.name}.lock")
     with locked(lock, f"another command is writing {folder}: wait for it to end, or stop it"):
         try:
+            _put_back(old, folder)
             for leftover in (fresh, old):
                 shutil.rmtree(leftover, ignore_errors=True)
             fresh.mkdir()
@@ -80,10 +81,17 @@ def replaced_whole(folder: Path) -> Iterator[Path]:
                 folder.rename(old)
             fresh.rename(folder)
         finally:
+            _put_back(old, folder)
             shutil.rmtree(fresh, ignore_errors=True)
             shutil.rmtree(old, ignore_errors=True)
             with suppress(OSError):  # Windows keeps a file that is open
                 lock.unlink()
+
+
+def _put_back(old: Path, folder: Path) -> None:
+    """What was there stays there, where a process ended between the two renames."""
+    if old.exists() and not folder.exists():
+        old.rename(folder)
 
 
 @contextmanager

@@ -67,6 +67,38 @@ def test_what_a_killed_process_left_is_replaced_by_the_next_one(tmp_path: Path) 
     assert list(tmp_path.iterdir()) == [folder]
 
 
+@pytest.mark.parametrize("ends", [KeyboardInterrupt, SystemExit, OSError])
+def test_what_was_there_stays_where_a_process_ends_between_the_two_renames(
+    tmp_path: Path, ends: type[BaseException], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    folder = tmp_path / "out"
+    with replaced_whole(folder) as fresh:
+        (fresh / "first").write_text("")
+    rename = Path.rename
+
+    def stop_at_second(path: Path, target: Path) -> Path:
+        if path.name == ".out.partial":
+            raise ends
+        return rename(path, target)
+
+    monkeypatch.setattr(Path, "rename", stop_at_second)
+    with pytest.raises(ends), replaced_whole(folder) as fresh:
+        (fresh / "second").write_text("")
+    assert [path.name for path in folder.iterdir()] == ["first"]
+    assert list(tmp_path.iterdir()) == [folder]
+
+
+def test_what_a_process_was_killed_between_the_two_renames_of_is_there_again_after_a_failure(
+    tmp_path: Path,
+) -> None:
+    (tmp_path / ".out.old").mkdir()
+    (tmp_path / ".out.old/first").write_text("")
+    with pytest.raises(OSError, match="full"), replaced_whole(tmp_path / "out"):
+        raise OSError("full")
+    assert [path.name for path in (tmp_path / "out").iterdir()] == ["first"]
+    assert list(tmp_path.iterdir()) == [tmp_path / "out"]
+
+
 # What is said of a failure
 
 
