@@ -10,13 +10,17 @@ import contextlib
 import json
 import multiprocessing
 import os
+import signal
 import subprocess
 import sys
-from collections.abc import Iterable
+import threading
+from collections.abc import Iterable, Iterator
 from concurrent.futures import ProcessPoolExecutor, as_completed
+from concurrent.futures.process import BrokenProcessPool
 
 from pipeline.compute import choose_compute
 from pipeline.errors import MenteeError
+from pipeline.files import explain
 from pipeline.params import Params, group_of
 from pipeline.progress import say, track
 from pipeline.runs import find
@@ -89,11 +93,52 @@ def trained_ahead(params: Params, groups: list[list[Variant]], processes: int) -
     runtime = params.runtime.model_copy(update={"threads": threads})
     params = params.model_copy(update={"runtime": runtime})
     context = multiprocessing.get_context("spawn")  # torch's threads do not survive a fork
-    with ProcessPoolExecutor(processes, context) as workers:
-        running = {workers.submit(train_quietly, params, group): group for group in groups}
-        for future in as_completed(running):
-            for variant, text in zip(running[future], future.result(), strict=True):
-                yield f"{variant.name}: {text}"
+    with ProcessPoolExecutor(processes, context, begin_work) as workers:
+        with interrupts_ignored():
+            running = {workers.submit(train_quietly, params, group): group for group in groups}
+        try:
+            for future in as_completed(running):
+                for variant, text in zip(running[future], future.result(), strict=True):
+                    yield f"{variant.name}: {text}"
+        except BaseException as error:  # Ctrl-C too: else all that wait would be trained first
+            for worker in multiprocessing.active_children():
+                worker.terminate()
+            if isinstance(error, BrokenProcessPool):
+                raise MenteeError(
+                    "a process that trained students was killed, as happens where memory is short: "
+                    "run it again with fewer --jobs; what was trained is kept"
+                ) from None
+            raise
+
+
+@contextlib.contextmanager
+def interrupts_ignored() -> Iterator[None]:
+    """Processes that start meanwhile never hear of Ctrl-C, which the first tells them its way."""
+    before = signal.signal(signal.SIGINT, signal.SIG_IGN)
+    try:
+        yield
+    finally:
+        signal.signal(signal.SIGINT, before)
+
+
+def begin_work() -> None:
+    """A worker ends when it is told to, and when the process that started it is no more.
+
+    It would train on, student after student, and then wait for more for ever.
+    """
+    parent = multiprocessing.parent_process()
+    assert parent, "a worker is somebody's"
+
+    def end_with_parent() -> None:
+        parent.join()
+        os.kill(os.getpid(), signal.SIGTERM)
+
+    def leave(*_: object) -> None:
+        signal.signal(signal.SIGTERM, signal.SIG_IGN)  # the pool says it again: let it clear up
+        sys.exit(1)
+
+    signal.signal(signal.SIGTERM, leave)
+    threading.Thread(target=end_with_parent, daemon=True).start()
 
 
 def train_quietly(params: Params, group: list[Variant]) -> list[str]:
@@ -105,6 +150,10 @@ def train_quietly(params: Params, group: list[Variant]) -> list[str]:
             train_ahead(params, group[0])
         except MenteeError as error:
             return [str(error)] * len(group)
+        except OSError as error:
+            return [explain(error)] * len(group)
+        except SystemExit:  # temporary files are gone, and the pool must not go on to the next
+            os._exit(1)
     return [TRAINED]
 
 
