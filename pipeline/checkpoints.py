@@ -79,8 +79,10 @@ class Checkpoint:
             state["device_generators"] = self._of_all(torch.cuda.get_rng_state(device))
         if self.curves is None:
             return
+        content = io.BytesIO()  # torch does not say of a full disk that it is full
+        torch.save(state, content)
         with replaced_whole(self.folder) as fresh:
-            torch.save(state, fresh / STATE)
+            (fresh / STATE).write_bytes(content.getbuffer())
             shutil.copytree(self.curves, fresh / CURVES)
 
     def _of_all(self, generator: torch.Tensor) -> torch.Tensor:

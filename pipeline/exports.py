@@ -4,6 +4,7 @@ Normalisation is part of the graph. What a program has to do with an image file 
 in the file's metadata, beside the class names.
 """
 
+import io
 import logging
 import warnings
 from collections.abc import Callable
@@ -86,7 +87,9 @@ def trace(student: Student) -> torch.export.ExportedProgram:
 def write_program(program: torch.export.ExportedProgram, about: About, path: Path) -> None:
     """Write a file of torch.export, with `about` as JSON inside."""
     extra = {f"{METADATA}.json": about.model_dump_json()}
-    torch.export.save(program, path, extra_files=extra)
+    content = io.BytesIO()  # torch does not say of a full disk that it is full
+    torch.export.save(program, content, extra_files=extra)
+    path.write_bytes(content.getbuffer())
 
 
 def write_onnx(program: torch.export.ExportedProgram, about: About, path: Path) -> None:

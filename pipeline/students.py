@@ -10,7 +10,7 @@ from typing import Annotated, Any
 import torch
 from pydantic import AfterValidator, ConfigDict, Field, TypeAdapter
 from safetensors import SafetensorError
-from safetensors.torch import load_file, save_file
+from safetensors.torch import load_file, save
 from torch import nn
 
 from pipeline.blocks import Student as StudentParams
@@ -262,7 +262,7 @@ def save_student(student: Student, folder: Path) -> None:
         for key, value in student.network.state_dict().items()
     }
     with written_whole(folder / WEIGHTS_FILE) as partial:
-        save_file(state, partial)
+        partial.write_bytes(save(state))  # of a full disk safetensors has an error of its own
     write_json(folder / CARD_FILE, content)
 
 

@@ -22,7 +22,7 @@ def finetune_teacher(params: Params) -> None:
     # Not above: most runs have nothing to tune, and are over before torch would be loaded.
     import numpy as np
     import torch
-    from safetensors.torch import save_file
+    from safetensors.torch import save
 
     from pipeline.compute import choose_compute
     from pipeline.lessons import lone_lessons
@@ -48,7 +48,8 @@ def finetune_teacher(params: Params) -> None:
     state = teacher.network.cpu().state_dict()
     with replaced_whole(TUNED) as fresh:
         weights = fresh / WEIGHTS_FILE
-        save_file({name: value.contiguous() for name, value in state.items()}, weights)
+        content = {name: value.contiguous() for name, value in state.items()}
+        weights.write_bytes(save(content))  # of a full disk safetensors has an error of its own
         card = {
             "origin": origin(params, labelled),
             "sha256": digest_file(weights),
