@@ -4,6 +4,7 @@ Dropout is a part of the network, label smoothing and weight penalties of the ob
 """
 
 from collections.abc import Callable
+from copy import deepcopy
 from dataclasses import replace
 from typing import Any
 
@@ -60,7 +61,7 @@ class EarlyStopping:
             self.waited += 1
             return
         self.best, self.waited = accuracy, 0
-        self.weights = {name: value.clone() for name, value in network.state_dict().items()}
+        self.weights = deepcopy(network.state_dict())
 
     def state_dict(self) -> dict[str, Any]:
         return {"best": self.best, "waited": self.waited, "weights": self.weights}

@@ -18,6 +18,7 @@ from pipeline.blocks import once
 from pipeline.errors import MenteeError, near, reason
 from pipeline.files import read_json, write_json, written_whole
 from pipeline.resnets import residual
+from pipeline.states import fill
 from pipeline.taps import tapped
 
 WEIGHTS_FILE, CARD_FILE = "student.safetensors", "student.json"
@@ -279,7 +280,7 @@ def load_student(folder: Path) -> Student:
         StudentParams(**{key: content[key] for key in StudentParams.model_fields})
         student = Student(TypeAdapter(Card).validate_python(content))
         state = load_file(folder / WEIGHTS_FILE)
-        student.network.load_state_dict(state)
+        fill(student.network, state)
         if any(values.isnan().any() for values in state.values()):
             raise ValueError("weights that are no numbers")
     except (FileNotFoundError, NotADirectoryError):

@@ -15,6 +15,7 @@ from torch import nn
 from pipeline.errors import MenteeError, near
 from pipeline.files import digest_file
 from pipeline.saved_networks import exported, torchscript
+from pipeline.states import fill
 from pipeline.teacher_blocks import Teacher as TeacherParams
 
 DOWNLOAD = "download"  # weights that the library fetches itself
@@ -145,7 +146,7 @@ def _fill(network: nn.Module, name: str, weights: str) -> str:
             )
         state = _read_state(path)
     try:
-        network.load_state_dict(state, strict=True)
+        fill(network, state)
     except RuntimeError as error:
         reason = " ".join(str(error).split())[:300]
         raise MenteeError(f"teacher.weights: {path} does not fit {name}: {reason}") from None

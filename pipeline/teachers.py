@@ -11,6 +11,7 @@ from torch import nn
 from pipeline.compute import Compute
 from pipeline.errors import MenteeError
 from pipeline.files import digest_file
+from pipeline.states import fill
 from pipeline.taps import tapped
 from pipeline.teacher_blocks import Tap
 from pipeline.teacher_blocks import Teacher as TeacherParams
@@ -129,7 +130,7 @@ def load_teacher(params: TeacherParams, compute: Compute, tuned: Tuned | None = 
     network, weights_digest = source.network, source.weights_digest
     if tuned:
         replace_classifier(network, tuned.classes)
-        network.load_state_dict(load_file(tuned.weights))
+        fill(network, load_file(tuned.weights))
         weights_digest = digest_file(tuned.weights)
     size = params.input_size
     teacher = Teacher(network, source.mean, source.std, weights_digest, params.taps, size, compute)

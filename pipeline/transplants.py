@@ -14,6 +14,7 @@ from pipeline.lessons import lone_lessons
 from pipeline.mentoring.objective import Objective
 from pipeline.mixtures import Mixture
 from pipeline.prepared import Split
+from pipeline.states import fill
 from pipeline.students import Student
 from pipeline.training import Look, fit
 
@@ -33,7 +34,7 @@ class Transplant(Student):
         self.kept = donor.up_to(tap)
         state = {name: value for name, value in donor.network.state_dict().items()
                  if self.is_kept(name)}  # fmt: skip
-        self.network.load_state_dict(state, strict=False)
+        fill(self.network, state, strict=False)
         for name, parameter in self.network.named_parameters():
             parameter.requires_grad_(not self.is_kept(name))
 

@@ -413,6 +413,13 @@ def test_a_transformer_is_made_for_the_pictures_it_will_see() -> None:
         assert student(model, input_size=64).eval()(pictures(2, 64)).shape == (2, 3)
 
 
+def test_a_network_that_asks_for_its_version_is_loaded_too(tmp_path: Path) -> None:
+    """torchvision's MNASNet refuses weights that do not tell theirs, as safetensors cannot."""
+    trained = student("torchvision:mnasnet0_5")
+    save_student(trained, tmp_path)
+    assert torch.equal(load_student(tmp_path)(pictures()), trained.eval()(pictures()))
+
+
 @pytest.mark.parametrize(
     "model", ["torchvision:alexnet", "timm:inception_v3", "torchvision:vit_b_16"]
 )

@@ -191,6 +191,16 @@ def test_a_timm_network_is_filled_from_a_file(tmp_path: Path) -> None:
     assert torch.equal(copy.answer(noise(4)).logits, teacher_of().answer(noise(4)).logits)
 
 
+def test_a_network_that_asks_for_its_version_is_filled_from_a_file(tmp_path: Path) -> None:
+    """torchvision's MNASNet refuses weights that do not tell theirs, as safetensors cannot."""
+    torch.manual_seed(0)
+    network = torchvision.models.mnasnet0_5(weights=None)
+    path = saved(network.state_dict(), tmp_path / "net.safetensors")
+    teacher = teacher_of("torchvision:mnasnet0_5", path, pooled=("layers", 1))
+    weight = teacher.network.get_parameter("layers.0.weight")
+    assert torch.equal(weight, network.get_parameter("layers.0.weight"))
+
+
 # Taps
 
 

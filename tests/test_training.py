@@ -15,6 +15,7 @@ from typing import Any
 import numpy as np
 import pytest
 import torch
+import torchvision
 from caches import files_under
 from killing import prepare_small, set_params, stop_after
 
@@ -258,6 +259,18 @@ def test_early_stopping_keeps_the_first_of_the_best() -> None:
     again = EarlyStopping(patience=2)
     again.load_state_dict(stopping.state_dict())
     assert again.is_over
+
+
+def test_a_network_that_asks_for_its_version_is_given_its_best_weights() -> None:
+    """torchvision's MNASNet refuses weights that do not tell theirs."""
+    network = torchvision.models.mnasnet0_5(weights=None)
+    stopping = EarlyStopping(patience=2)
+    stopping.look(network, 0.5)
+    best = network.layers[0].weight.clone()
+    with torch.no_grad():
+        network.layers[0].weight.zero_()
+    network.load_state_dict(stopping.weights)
+    assert torch.equal(network.layers[0].weight, best)
 
 
 def test_a_run_that_gets_no_better_stops_with_its_best_weights(

@@ -51,6 +51,12 @@ def state(student: Student) -> dict[str, torch.Tensor]:
     return {name: value.clone() for name, value in student.network.state_dict().items()}
 
 
+def test_a_network_that_asks_for_its_version_takes_over_layers() -> None:
+    giving = donor("torchvision:mnasnet0_5", input_size=32)
+    student = Transplant(giving, "layers", DIGITS, seed=0)
+    assert torch.equal(state(student)["layers.0.weight"], state(giving)["layers.0.weight"])
+
+
 @pytest.mark.parametrize("settings", [{}, {"optimizer": "sgd"}, {"weight_average": 0.9}], ids=str)
 def test_what_is_kept_stays_as_the_donor_had_it_and_the_rest_learns(
     settings: dict[str, Any], tmp_path: Path
