@@ -70,6 +70,8 @@ class Params(Block):
                 )
         if self.stability.modes:
             self.training_of("stability.steps", steps=self.stability.steps)
+            for depth in self.stability.depths:
+                self.student_of(depth)
         if self.examine.retrain_after:
             self.training_of("examine.retrain_steps", steps=self.examine.retrain_steps)
         is_told_all = self.finetune.layers != "none" or not self.head.fit
@@ -171,6 +173,15 @@ class Params(Block):
             return Training.model_validate({**self.training.model_dump(), **changes})
         except ValidationError as error:
             raise MenteeError(f"{key}: {error.errors()[0]['ctx']['error']}") from None
+
+    def student_of(self, depth: int) -> Student:
+        """The student at a depth of stability's; a MenteeError where it has one of its own."""
+        if depth != self.student.depth and self.student.model != "fiveconv":
+            raise MenteeError(
+                f"stability.depths: {self.student.model} has a depth of its own: set it to "
+                f"[{self.student.depth}], or student.model to fiveconv"
+            )
+        return self.student.model_copy(update={"depth": depth})
 
     def variants(self) -> list[Variant]:
         """Every student of the sweep, in the order in which params.yaml lists them."""

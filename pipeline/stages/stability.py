@@ -5,7 +5,6 @@ from pathlib import Path
 import numpy as np
 
 from pipeline.blocks import Settings
-from pipeline.errors import MenteeError
 from pipeline.files import write_json
 from pipeline.params import Params
 from pipeline.progress import say
@@ -59,16 +58,13 @@ def stability(params: Params, attempt: Attempt) -> None:
 
 def with_changes(params: Params, attempt: Attempt) -> Params:
     """These params at the attempt's learning rate and depth, of the sweep's length, and plain."""
-    if attempt.depth != params.student.depth and params.student.model != "fiveconv":
-        raise MenteeError(
-            f"stability.depths: {params.student.model} has a depth of its own: set it to "
-            f"[{params.student.depth}], or student.model to fiveconv"
-        )
     training = params.training_of(
         "stability.steps", steps=params.stability.steps, learning_rate=attempt.learning_rate,
         validations=LOOKS,
     )  # fmt: skip
-    student = params.student.model_copy(update={"depth": attempt.depth})
-    return params.model_copy(
-        update={"training": training, "student": student, "settings": {PLAIN: Settings()}}
-    )
+    changed = {
+        "training": training,
+        "student": params.student_of(attempt.depth),
+        "settings": {PLAIN: Settings()},
+    }
+    return params.model_copy(update=changed)
