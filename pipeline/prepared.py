@@ -6,11 +6,12 @@ import math
 from dataclasses import dataclass
 from functools import cached_property
 from pathlib import Path
+from typing import Any
 
 import h5py
 import numpy as np
 
-from pipeline.cache.shard import UNREADABLE, read_attribute
+from pipeline.cache.shard import LIBVER, UNREADABLE, read_attribute, write_text
 from pipeline.errors import MenteeError, reason
 from pipeline.files import written_whole
 
@@ -18,7 +19,7 @@ PREPARED_FILE = Path("data/prepared/images.h5")
 TARGETS = Path("data/targets")  # a file of the same form for each target, with two splits
 SPLITS = ("labelled", "unlabelled", "validation", "test")
 NO_LABEL = -1
-FORMAT = 1
+FORMAT = 2  # in format 1 the names of classes were a text of variable length
 
 
 @dataclass(frozen=True)
@@ -57,10 +58,10 @@ def write_prepared(path: Path, splits: list[Split]) -> None:
     # Through Python's file: where a disk is full, HDF5's own cannot be closed and may crash.
     with (
         written_whole(path) as partial, open(partial, "w+b") as written,
-        h5py.File(written, "w") as file,
+        h5py.File(written, "w", libver=LIBVER) as file,
     ):  # fmt: skip
         file.attrs["format"] = FORMAT
-        file.attrs["class_names"] = json.dumps(splits[0].class_names)
+        write_text(file, "class_names", json.dumps(splits[0].class_names))
         for split in splits:
             group = file.create_group(split.name)
             group.create_dataset("images", data=split.images, track_times=False)
@@ -102,7 +103,8 @@ def _read_class_names(file: h5py.File) -> tuple[str, ...]:
     attribute = file.attrs.get_id("class_names")
     if attribute.get_space().get_simple_extent_type() != h5py.h5s.SCALAR:
         raise ValueError("class_names are not one text")  # many may be the same bytes of the file
-    names = json.loads(file.attrs["class_names"])
+    text: Any = read_attribute(file, "class_names")  # JSON refuses what is none
+    names = json.loads(text)
     if not isinstance(names, list) or not all(isinstance(name, str) for name in names):
         raise ValueError("class_names are no list of names")
     "".join(names).encode()  # a ValueError where JSON spells half a character

@@ -4,6 +4,7 @@ import struct
 import subprocess
 import sys
 from collections.abc import Callable
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -35,6 +36,13 @@ def test_every_split_is_read_as_it_was_written_also_one_without_images(tmp_path:
         np.testing.assert_array_equal(again.images, split.images)
         assert (again.images.dtype, again.image_size) == (np.uint8, (8, 8))
         assert again.digest == split.digest
+
+
+def test_names_of_classes_may_be_many_and_long(tmp_path: Path) -> None:
+    names = tuple(f"{number:05} {'ä' * 20}" for number in range(5000))
+    split = replace(split_of("labelled", 5), class_names=names)
+    write_prepared(tmp_path / "images.h5", [split])
+    assert read_split(tmp_path / "images.h5", "labelled").class_names == names
 
 
 def test_images_take_memory_when_they_are_looked_at_and_not_before(tmp_path: Path) -> None:
@@ -175,9 +183,14 @@ def linking(name: str, link: Callable[[Path], Any]) -> Change:
 
 def classes(value: Any) -> Change:
     def change(file: h5py.File, _folder: Path) -> None:
-        file.attrs["class_names"] = value
+        file.attrs["class_names"] = np.bytes_(value) if isinstance(value, str) else value
 
     return change
+
+
+def classes_of_any_length(file: h5py.File, _folder: Path) -> None:
+    """Whatever length such a text claims, HDF5 takes memory for it before it looks."""
+    file.attrs["class_names"] = '["one", "two"]'
 
 
 def formatted(value: Any) -> Change:
@@ -256,6 +269,7 @@ def virtual(file: h5py.File, folder: Path) -> None:
         (classes('["one", 2]'), "class_names are no list of names"),
         (classes('["one", "\\ud800"]'), "surrogates not allowed"),
         (classes(['["one", "two"]'] * 2), "class_names are not one text"),
+        (classes_of_any_length, "attribute class_names is not one number or text"),
         (classes('["one"]'), "labels of the split labelled are 0 .. 1, of 1 classes"),
         (formatted("1"), "attribute format is not one number or text"),
         (formatted([1, 1]), "attribute format is not one number or text"),

@@ -78,7 +78,7 @@ def write_shard(
         alignment_interval=ALIGNMENT,
     ) as file:  # fmt: skip
         file.attrs["format"] = FORMAT
-        _write_text(file, "spec", canonical_json(spec))
+        write_text(file, "spec", canonical_json(spec))
         file.attrs["max_error"] = float(max_error)
         for field in ("view", "part", "start", "stop"):
             file.attrs[field] = getattr(place, field)
@@ -100,10 +100,10 @@ def _write_aligned(file: h5py.File, name: str, array: np.ndarray) -> None:
     kind = h5py.h5t.py_create(array.dtype, logical=True)
     dataset = h5py.Dataset(h5py.h5d.create(file.id, name.encode(), kind, space, dcpl=layout))
     dataset[...] = array
-    _write_text(dataset, "sha256", _digest(array))
+    write_text(dataset, "sha256", _digest(array))
 
 
-def _write_text(owner: h5py.File | h5py.Dataset, name: str, text: str) -> None:
+def write_text(owner: h5py.File | h5py.Dataset, name: str, text: str) -> None:
     """An attribute of fixed length, so that its header alone says what reading it will take."""
     content = text.encode()
     owner.attrs.create(name, content, dtype=h5py.string_dtype("utf-8", len(content)))
