@@ -89,6 +89,7 @@ def evaluate_teacher() -> None:
     evidence = {"reliability": reliability(*confidence_and_right(logits, split.labels))}
     write_evidence(TEACHER, evidence)
     write_json(METRICS / f"{TEACHER}.json", {**scores, **size})
+    STUDENTS.mkdir(exist_ok=True)  # DVC wants the folder for the report, also without any student
     say(f"teacher: test accuracy {scores['test']['accuracy']:.1%}")
 
 
