@@ -147,6 +147,8 @@ class Params(Block):
                 f"{mode_name} listens to a teacher, and {settings_name} mixes pictures (mixup, "
                 f"cutmix) of which it has said nothing"
             )
+        if settings.label_smoothing and not any(value for _, value in mode.alpha):
+            return f"{mode_name} reads no labels that {settings_name} could smooth: its alpha is 0"
         if settings.reads_others and not mode.reads_teacher:
             return f"{mode_name} has no term that listens to the teachers of {settings_name}"
         if mode.reads_features and not self.probes_of(settings):

@@ -534,6 +534,13 @@ def test_unlabelled_images_need_a_mode_with_a_teacher(tmp_path: Path) -> None:
     assert text.startswith("sweep.unlabelled: own has no teacher term to learn from")
 
 
+def test_labels_that_no_term_reads_are_not_smoothed(tmp_path: Path) -> None:
+    text = complaint(tmp_path, {"sweep.features.settings": ["plain", "smoothing"]})
+    assert text == (
+        "sweep.features: gullible reads no labels that smoothing could smooth: its alpha is 0"
+    )
+
+
 def test_settings_with_unlabelled_need_unlabelled_images(tmp_path: Path) -> None:
     student = only_student("unlabelled", constant_mode(gamma=1), {"unlabelled": 0.5})
     text = complaint(tmp_path, {"data.unlabelled": 0, **student})
