@@ -15,6 +15,7 @@ from torch import nn
 
 from pipeline.blocks import Student as StudentParams
 from pipeline.blocks import once
+from pipeline.compute import memory_format_of
 from pipeline.errors import MenteeError, near, reason
 from pipeline.files import read_json, write_json, written_whole
 from pipeline.resnets import residual
@@ -113,13 +114,15 @@ class Student(nn.Module):
         super().__init__()
         self.card = card
         self.network = _build(card)
+        self.memory_format = memory_format_of(self.network)
+        self.network.to(memory_format=self.memory_format)
         self.register_buffer("scale", torch.tensor(card.std).view(3, 1, 1) * 255, persistent=False)
         self.register_buffer("shift", torch.tensor(card.mean).view(3, 1, 1) * 255, persistent=False)
 
     def forward(self, pictures: torch.Tensor) -> torch.Tensor:
         """uint8 `(n, 3, s, s)` -> logits `(n, classes)`; s is the card's input_size."""
         inputs = (pictures - self.shift) / self.scale
-        return self.network(inputs.contiguous(memory_format=torch.channels_last))
+        return self.network(inputs.contiguous(memory_format=self.memory_format))
 
     def tapped(self, taps: Iterable[str]) -> AbstractContextManager[dict[str, torch.Tensor]]:
         """Read the features at `taps`, module paths of the network: see `pipeline.taps`."""
@@ -188,12 +191,10 @@ def _build(card: Card) -> nn.Module:
     library, _, name = card.model.partition(":")
     classes = len(card.class_names)
     if library in LIBRARIES:
-        network = _from_library(card, LIBRARIES[library], name)
-    elif card.model == "fiveconv":
-        network = fiveconv(classes, card.width, card.depth, card.dropout)
-    else:
-        network = residual(card.model, classes, card.dropout)
-    return network.to(memory_format=torch.channels_last)
+        return _from_library(card, LIBRARIES[library], name)
+    if card.model == "fiveconv":
+        return fiveconv(classes, card.width, card.depth, card.dropout)
+    return residual(card.model, classes, card.dropout)
 
 
 def _from_library(card: Card, make: Callable[[str, Card], nn.Module], name: str) -> nn.Module:

@@ -5,6 +5,7 @@ import torch
 import torch.nn.functional as F
 from torch import nn
 
+from pipeline.compute import memory_format_of
 from pipeline.errors import MenteeError
 from pipeline.lessons import Lessons
 from pipeline.mixtures import Mixture
@@ -27,7 +28,8 @@ def tune(
     teacher is in eval mode afterwards. A loss that is not finite is a MenteeError that names the
     step.
     """
-    network = teacher.network
+    network, lies = teacher.network, memory_format_of(teacher.network)
+    network.to(memory_format=lies)
     thaw(network, classifier, settings.layers)
     parameters = [parameter for parameter in network.parameters() if parameter.requires_grad]
     optimizer = torch.optim.AdamW(
@@ -42,7 +44,8 @@ def tune(
         for step in track(range(1, settings.steps + 1), "fine-tuning", settings.steps):
             batch = mixture.next(0.0)
             with teacher.compute.autocast():
-                logits = network(teacher.normalise(batch.pictures))
+                inputs = teacher.normalise(batch.pictures).contiguous(memory_format=lies)
+                logits = network(inputs)
             loss = F.cross_entropy(logits.float(), batch.labels)
             if not loss.isfinite():
                 raise MenteeError(
@@ -52,7 +55,7 @@ def tune(
             loss.backward()
             optimizer.step()
             schedule.step()
-    network.eval().requires_grad_(False)
+    network.eval().requires_grad_(False).to(memory_format=torch.channels_last)
 
 
 def thaw(network: nn.Module, classifier: list[nn.Module], layers: str | list[str]) -> None:

@@ -213,6 +213,20 @@ def test_taps_by_depth_stand_in_the_order_in_which_they_run() -> None:
     assert built.depth_taps() == ["conv1", "conv2", "conv3", "conv4", "conv5", "pooled"]
 
 
+def test_a_network_of_strided_points_gets_true_gradients() -> None:
+    """Where channels come last torch's are wrong, of a 1x1 convolution of three with a stride."""
+    built = student("timm:mobileone_s0", input_size=32)
+    loss = built(pictures(16)).square().mean()
+    loss.backward()
+    found = built.network.stem.conv_scale.conv.weight.grad.clone()
+    built.zero_grad()
+    conv = built.network.stem.conv_scale.conv
+    conv.stride = (1, 1)
+    conv.register_forward_pre_hook(lambda _, inputs: inputs[0][:, :, ::2, ::2])
+    built(pictures(16)).square().mean().backward()
+    assert torch.allclose(found, conv.weight.grad, rtol=1e-3, atol=1e-5)
+
+
 def test_a_student_sees_pixels_that_are_centred_and_scaled_by_its_card() -> None:
     seen = []
     looking = student(mean=(0.2, 0.4, 0.6), std=(0.1, 0.2, 0.5)).eval()

@@ -22,14 +22,15 @@ from torch import nn
 from pipeline.cache.reader import Kind
 from pipeline.compute import choose_compute
 from pipeline.files import digest_file, read_json, write_json
+from pipeline.lessons import lone_lessons
 from pipeline.params import Params
 from pipeline.prepared import PREPARED_FILE, read_split
 from pipeline.stages.dump import dump
 from pipeline.stages.finetune import finetune
 from pipeline.stages.prepare import prepare
-from pipeline.teachers import load_teacher, replace_classifier
+from pipeline.teachers import Teacher, load_teacher, replace_classifier
 from pipeline.tuned import find_tuned
-from pipeline.tuning import thaw
+from pipeline.tuning import thaw, tune
 
 TEACHER, SPEC = Path("data/teacher"), Path("data/cache/labelled/spec.json")
 WEIGHTS, CARD = TEACHER / "weights.safetensors", TEACHER / "teacher.json"
@@ -152,6 +153,33 @@ def test_a_network_that_answers_with_a_tuple_while_it_trains_gives_logits() -> N
     thaw(network, replace_classifier(network, 10), "all")
     assert network(torch.zeros(2, 3, 64, 64)).shape == (2, 10)
     assert network.inception5b.branch1.bn.training
+
+
+class Sliced(nn.Conv2d):
+    """A 1x1 convolution with a stride of 2, said in another way."""
+
+    def forward(self, features: torch.Tensor) -> torch.Tensor:
+        return nn.functional.conv2d(features[:, :, ::2, ::2], self.weight, self.bias)
+
+
+def test_a_teacher_of_strided_points_learns_by_true_gradients(project: Path) -> None:
+    """Where channels come last torch's are wrong, of a 1x1 convolution of three with a stride."""
+    params = params_of("all", finetune={"layers": "all", "steps": 3, "learning_rate": 1e-2})
+    compute = choose_compute(params.runtime)
+    labelled = read_split(PREPARED_FILE, "labelled")
+    lessons = lone_lessons(labelled, params.views, 32, compute.device, 0.0)
+    learned = []
+    for conv in (nn.Conv2d(3, 48, 1, stride=2), Sliced(3, 48, 1)):
+        classifier = nn.Linear(48, 10)
+        for layer in (conv, classifier):
+            nn.init.constant_(layer.bias, 0.1)
+            nn.init.orthogonal_(layer.weight, generator=torch.Generator().manual_seed(0))
+        pooled = [nn.ReLU(), nn.AdaptiveAvgPool2d(1), nn.Flatten()]
+        network = nn.Sequential(conv, *pooled, classifier)
+        teacher = Teacher(network, (0.5,) * 3, (0.5,) * 3, "", {}, 32, compute)
+        tune(teacher, [classifier], lessons, params.finetune)
+        learned.append(conv.weight.detach())
+    assert torch.allclose(*learned, atol=1e-4)
 
 
 def test_a_tuned_teacher_knows_images_that_it_did_not_learn_from(tuned: Path) -> None:
