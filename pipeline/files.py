@@ -74,24 +74,32 @@ def replaced_whole(folder: Path) -> Iterator[Path]:
         try:
             _put_back(old, folder)
             for leftover in (fresh, old):
-                shutil.rmtree(leftover, ignore_errors=True)
+                _remove(leftover)
             fresh.mkdir()
             yield fresh
-            if folder.exists():
+            if os.path.lexists(folder):  # a link that leads nowhere too
                 folder.rename(old)
             fresh.rename(folder)
         finally:
             _put_back(old, folder)
-            shutil.rmtree(fresh, ignore_errors=True)
-            shutil.rmtree(old, ignore_errors=True)
+            _remove(fresh)
+            _remove(old)
             with suppress(OSError):  # Windows keeps a file that is open
                 lock.unlink()
 
 
 def _put_back(old: Path, folder: Path) -> None:
     """What was there stays there, where a process ended between the two renames."""
-    if old.exists() and not folder.exists():
+    if os.path.lexists(old) and not os.path.lexists(folder):
         old.rename(folder)
+
+
+def _remove(path: Path) -> None:
+    """Of a link to a folder the link alone: what it leads to may be shared."""
+    if path.is_symlink():
+        path.unlink()
+    else:
+        shutil.rmtree(path, ignore_errors=True)
 
 
 @contextmanager

@@ -99,6 +99,27 @@ def test_what_a_process_was_killed_between_the_two_renames_of_is_there_again_aft
     assert list(tmp_path.iterdir()) == [tmp_path / "out"]
 
 
+@pytest.mark.parametrize("leads", ["to a folder", "nowhere"])
+def test_a_link_is_replaced_as_a_folder_is_and_what_it_leads_to_stays(
+    leads: str, tmp_path: Path
+) -> None:
+    folder, elsewhere = tmp_path / "out", tmp_path / "elsewhere"
+    folder.symlink_to(elsewhere)
+    if leads == "to a folder":
+        elsewhere.mkdir()
+        (elsewhere / "theirs").write_text("")
+    before = sorted(tmp_path.rglob("*"))
+    with pytest.raises(OSError, match="full"), replaced_whole(folder):
+        raise OSError("full")
+    assert sorted(tmp_path.rglob("*")) == before
+    for name in ("first", "second"):
+        with replaced_whole(folder) as fresh:
+            (fresh / name).write_text("")
+        assert not folder.is_symlink()
+        assert [path.name for path in folder.iterdir()] == [name]
+    assert sorted(tmp_path.rglob("*")) == sorted({*before, folder / "second"})
+
+
 # What is said of a failure
 
 
