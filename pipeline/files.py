@@ -82,8 +82,9 @@ def replaced_whole(folder: Path) -> Iterator[Path]:
             fresh.rename(folder)
         finally:
             _put_back(old, folder)
-            _remove(fresh)
-            _remove(old)
+            for leftover in (fresh, old):
+                with suppress(OSError):  # the next command says so before it works
+                    _remove(leftover)
             with suppress(OSError):  # Windows keeps a file that is open
                 lock.unlink()
 
@@ -95,11 +96,17 @@ def _put_back(old: Path, folder: Path) -> None:
 
 
 def _remove(path: Path) -> None:
-    """Of a link to a folder the link alone: what it leads to may be shared."""
+    """Also what was made read-only; of a link the link alone, for what it leads to may be shared.
+
+    An OSError where it is somebody else's.
+    """
     if path.is_symlink():
         path.unlink()
-    else:
-        shutil.rmtree(path, ignore_errors=True)
+    elif path.exists():
+        for folder, _, _ in os.walk(path):
+            with suppress(OSError):  # then removing says why
+                os.chmod(folder, 0o700)
+        shutil.rmtree(path)
 
 
 @contextmanager

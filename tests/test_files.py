@@ -2,9 +2,11 @@
 
 import errno
 import os
+import shutil
 import signal
 import subprocess
 import sys
+import tempfile
 from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
@@ -134,6 +136,36 @@ def as_nobody() -> Iterator[None]:
         yield
     finally:
         os.seteuid(0)
+
+
+def test_what_was_made_read_only_is_replaced_and_leaves_nothing(tmp_path: Path) -> None:
+    with replaced_whole(tmp_path / "out"):
+        pass  # imports what nobody may not read
+    with as_nobody(), tempfile.TemporaryDirectory() as place:
+        folder = Path(place, "out")
+        for name in ("first", "second", "third"):
+            with replaced_whole(folder) as fresh:
+                (fresh / name / "within").mkdir(parents=True)
+            assert [path.name for path in folder.iterdir()] == [name]
+            assert list(Path(place).iterdir()) == [folder]
+            (folder / name).chmod(0o555)
+            folder.chmod(0o555)
+        folder.chmod(0o755)
+        (folder / name).chmod(0o755)
+
+
+def test_what_cannot_be_removed_is_said_before_the_work_and_not_after_it(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    def refuse(path: Path, **_: object) -> None:
+        raise PermissionError(errno.EACCES, "Permission denied", f"{path}/theirs")
+
+    (tmp_path / ".out.old").mkdir()
+    (tmp_path / "out").mkdir()
+    monkeypatch.setattr(shutil, "rmtree", refuse)
+    with pytest.raises(OSError) as caught, replaced_whole(tmp_path / "out"):
+        pytest.fail("the work was begun")
+    assert ".out.old/theirs: Permission denied: make it writable" in explain(caught.value)
 
 
 def test_a_folder_that_may_not_be_entered_is_said_in_one_line(tmp_path: Path) -> None:
