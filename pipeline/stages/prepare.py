@@ -7,6 +7,7 @@ import numpy as np
 from pipeline.blocks import Data
 from pipeline.datasets import Dataset, load_dataset
 from pipeline.errors import MenteeError
+from pipeline.files import locked, remove_partial
 from pipeline.params import Params
 from pipeline.prepared import NO_LABEL, PREPARED_FILE, Split, write_prepared
 from pipeline.progress import say
@@ -32,7 +33,11 @@ def prepare(params: Params) -> None:
             labels = np.full_like(labels, NO_LABEL)  # nobody downstream can peek
         ids = tuple(dataset.ids[row] for row in chosen)
         splits.append(Split(name, dataset.images_of(chosen), labels, ids, dataset.class_names))
-    write_prepared(PREPARED_FILE, splits)
+    PREPARED_FILE.parent.mkdir(parents=True, exist_ok=True)
+    refusal = f"another prepare is writing {PREPARED_FILE}: wait for it to end, or stop it"
+    with locked(PREPARED_FILE.with_name(".lock"), refusal):
+        remove_partial(PREPARED_FILE.parent)  # of a prepare that was killed: as large as all images
+        write_prepared(PREPARED_FILE, splits)
     counts = ", ".join(f"{len(split)} {split.name}" for split in splits)
     say(f"{PREPARED_FILE}: {len(dataset.class_names)} classes; {counts} images")
 

@@ -1,5 +1,6 @@
 """How images are split, and the file that keeps the splits."""
 
+import signal
 import subprocess
 import sys
 import time
@@ -269,6 +270,27 @@ def test_two_runs_write_the_same_bytes(project: Params) -> None:
     time.sleep(1.1)  # HDF5 would stamp the time in whole seconds
     prepare(project)
     assert PREPARED_FILE.read_bytes() == first
+
+
+KILLED_WHILE_IT_WRITES = """
+import os, signal
+import h5py
+from pipeline.params import load_params
+from pipeline.stages.prepare import prepare
+h5py.Group.create_dataset = lambda *_, **__: os.kill(os.getpid(), signal.SIGKILL)
+prepare(load_params())
+"""
+
+
+def test_what_a_killed_prepare_left_is_removed_by_the_next(project: Params) -> None:
+    """It may be as large as all images, and each has another name."""
+    command = [sys.executable, "-c", KILLED_WHILE_IT_WRITES]
+    assert subprocess.run(command, check=False).returncode == -signal.SIGKILL
+    left = list(PREPARED_FILE.parent.glob("*.partial"))
+    assert len(left) == 1
+    prepare(project)
+    assert not left[0].exists()
+    assert list(PREPARED_FILE.parent.glob("[!.]*")) == [PREPARED_FILE]
 
 
 # Prepares in a process that may take so many bytes more for itself; mapped files do not count.
