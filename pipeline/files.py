@@ -12,6 +12,8 @@ from typing import Any
 
 from pipeline.errors import MenteeError, printable
 
+FULL = (errno.ENOSPC, errno.EDQUOT)  # of a disk, or what a user may have of it
+
 
 @contextmanager
 def written_whole(path: Path) -> Iterator[Path]:
@@ -33,6 +35,17 @@ def written_whole(path: Path) -> Iterator[Path]:
         partial.unlink(missing_ok=True)
 
 
+@contextmanager
+def said_to_fill(folder: Path) -> Iterator[None]:
+    """A library's write that does not fit fails without a name: it is said to be in `folder`."""
+    try:
+        yield
+    except OSError as error:
+        if error.errno in FULL:
+            error.filename = error.filename or str(folder)
+        raise
+
+
 def remove_partial(folder: Path) -> None:
     """Remove what a killed process left half-written; only where no other process may write."""
     for leftover in folder.rglob("*.partial"):
@@ -46,9 +59,9 @@ def explain(error: OSError) -> str:
     named = error.filename if isinstance(error.filename, str) else None
     if named is not None:
         text = printable(f"{named}: {text}")
-    if error.errno in (errno.ENOSPC, errno.EDQUOT):
+    if error.errno in FULL:
         free = "" if named is None else f" ({_free_bytes(named) / 1e6:.1f} MB are free)"
-        return f"{text}{free}: make room and run it again, finished shards are kept"
+        return f"{text}{free}: make room and run it again, what is finished is kept"
     if error.errno in (errno.EROFS, errno.EACCES, errno.EPERM):
         return f"{text}: make it writable, or work in another folder"
     return text
@@ -76,7 +89,8 @@ def replaced_whole(folder: Path) -> Iterator[Path]:
             for leftover in (fresh, old):
                 _remove(leftover)
             fresh.mkdir()
-            yield fresh
+            with said_to_fill(folder):
+                yield fresh
             if os.path.lexists(folder):  # a link that leads nowhere too
                 folder.rename(old)
             fresh.rename(folder)

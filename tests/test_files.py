@@ -2,6 +2,7 @@
 
 import errno
 import os
+import re
 import shutil
 import signal
 import subprocess
@@ -186,6 +187,21 @@ def test_of_a_full_disk_its_free_space_is_said_even_of_a_folder_that_is_gone(
     assert text.startswith(f"{tmp_path}/gone/file: no room (")
     assert " MB are free): make room" in text
     assert explain(OSError(code, "no room")).startswith("no room: make room")
+
+
+def test_a_full_disk_is_said_of_the_folder_that_was_to_be_written(tmp_path: Path) -> None:
+    """What a library writes, learning curves say, fails without a name."""
+    folder = tmp_path / "out"
+    with pytest.raises(OSError) as caught, replaced_whole(folder):
+        raise OSError(errno.ENOSPC, "no room")
+    text = explain(caught.value)
+    assert re.fullmatch(
+        rf"{folder}: no room \(\S+ MB are free\): make room and run it again, what is finished is "
+        "kept", text,
+    )  # fmt: skip
+    with pytest.raises(OSError) as caught, replaced_whole(folder):
+        raise OSError(errno.ECONNRESET, "Connection reset by peer")
+    assert explain(caught.value) == "Connection reset by peer"
 
 
 def test_an_error_of_many_lines_is_said_in_one() -> None:

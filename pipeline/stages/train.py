@@ -11,7 +11,7 @@ from scmrepo.exceptions import SCMError
 from pipeline.boards import Board
 from pipeline.checkpoints import Checkpoint
 from pipeline.errors import MenteeError
-from pipeline.files import replaced_whole
+from pipeline.files import replaced_whole, said_to_fill
 from pipeline.metrics import score
 from pipeline.params import Params
 from pipeline.prepared import Split
@@ -120,7 +120,7 @@ def telling(
             board.add(name, value, look.step)
         live.make_summary()
 
-    with live, closing(board):
+    with said_to_fill(folder), live, closing(board):
         yield listen
 
 
