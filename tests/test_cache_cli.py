@@ -10,7 +10,7 @@ from pathlib import Path
 import numpy as np
 import pytest
 import torch
-from caches import answers, cache_spec, make_cache, mentee
+from caches import answers, cache_spec, files_under, make_cache, mentee
 
 from pipeline.cache.reader import Kind
 from pipeline.cache.schema import places
@@ -85,6 +85,23 @@ def test_exported_files_hold_the_decoded_answers(root: Path, tmp_path: Path, for
     assert regions.is_file()
     assert (out / "labelled/index.h5").is_file()
     assert not list(out.rglob("*.npy")) or form == "numpy"
+
+
+@pytest.mark.parametrize("left", [".logits.old", ".logits.partial"])
+def test_what_a_killed_command_left_beside_a_kind_is_no_part_of_the_cache(
+    left: str, root: Path, tmp_path: Path
+) -> None:
+    """Killed while it removed a folder that it had replaced, or before it put one in its place."""
+    here, packed = tmp_path / "here", tmp_path / "packed"
+    split = shutil.copytree(root, here) / "labelled"
+    shutil.copytree(split / "logits", split / left)
+    next((split / left).rglob("p*.h5")).unlink()
+    for words in (("verify", here), ("pack", here, packed)):
+        done = mentee("cache", *words)
+        assert done.exit_code == 0, done.stdout + done.stderr
+    shutil.copytree(packed / "labelled/logits", packed / "labelled" / left)
+    assert mentee("cache", "unpack", packed, tmp_path / "back").exit_code == 0
+    assert files_under(tmp_path / "back") == files_under(root)
 
 
 def test_one_kind_alone_is_inspected_and_exported(root: Path, tmp_path: Path) -> None:

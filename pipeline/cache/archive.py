@@ -14,6 +14,7 @@ import h5py
 import numpy as np
 
 from pipeline.cache.encodings import Layout
+from pipeline.cache.kinds import folders_with
 from pipeline.cache.reader import check_files, layout_of, open_kind_shard
 from pipeline.cache.schema import (
     ARCHIVE,
@@ -100,7 +101,7 @@ def _chunks(array: np.ndarray) -> tuple[int, ...]:
 
 def find_archives(root: Path) -> dict[str, Path]:
     """Every packed kind at or under `root`, by its path there."""
-    folders = sorted(path.parent for path in root.rglob(ARCHIVE))
+    folders = folders_with(ARCHIVE, root)
     if not folders:
         raise MenteeError(f"{root} holds no archive: `mentee cache pack` makes one")
     return {folder.relative_to(root).as_posix(): folder for folder in folders}

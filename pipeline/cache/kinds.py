@@ -13,7 +13,7 @@ Found = dict[str, tuple[Path, Manifest]]  # by the folder's path under the one t
 
 def find_kinds(root: Path) -> Found:
     """Every kind at or under `root`, by its path there (`.` for `root` itself)."""
-    folders = sorted(path.parent for path in root.rglob(MANIFEST))
+    folders = folders_with(MANIFEST, root)
     if not folders:
         raise MenteeError(
             f"{root} holds no cache: name a folder like data/cache, data/cache/labelled or "
@@ -22,6 +22,19 @@ def find_kinds(root: Path) -> Found:
     return {
         folder.relative_to(root).as_posix(): (folder, read_manifest(folder)) for folder in folders
     }
+
+
+def folders_with(name: str, root: Path) -> list[Path]:
+    """The folders at or under `root` that have such a file.
+
+    Not hidden ones: what a command that was killed left half-written or half-removed.
+    """
+    folders = sorted(path.parent for path in root.rglob(name))
+    return [
+        folder
+        for folder in folders
+        if not any(part.startswith(".") for part in folder.relative_to(root).parts)
+    ]
 
 
 def split_folder(folder: Path, manifest: Manifest) -> Path:
