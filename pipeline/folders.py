@@ -167,9 +167,11 @@ def _check_name(path: Path) -> None:
 
 def _list_table(table: Path) -> Listing:
     """Paths are relative to the table; a row without a label is an unlabelled image."""
+    read = 0  # lines
     try:
         with open(table, encoding="utf-8-sig", newline="") as file:
-            reader = csv.DictReader(file)
+            # Strict: a quote that is never closed would make one label of all lines after it.
+            reader = csv.DictReader(file, strict=True)
             if not set(COLUMNS) <= set(reader.fieldnames or ()):
                 raise MenteeError(
                     f"{table}: its first line must name the columns path and label, with a comma "
@@ -184,10 +186,13 @@ def _list_table(table: Path) -> Listing:
                     rows.append((path, label))
                 elif label:  # without one it is a blank line of a spreadsheet
                     raise MenteeError(f"{table}: line {reader.line_num} has a label but no path")
+                read = reader.line_num
     except FileNotFoundError:
         raise MenteeError(f"{table}: there is no such file") from None
     except (UnicodeDecodeError, csv.Error) as error:
-        raise MenteeError(f"{table} is no CSV file in UTF-8 ({reason(error)})") from None
+        raise MenteeError(
+            f"{table} is no CSV file in UTF-8 ({reason(error)}): look from line {read + 1} on"
+        ) from None
     class_names = tuple(sorted({label for _, label in rows if label}))
     labels = {name: label for label, name in enumerate(class_names)} | {"": NO_LABEL}
     samples = [Sample(table.parent / path, path, labels[label]) for path, label in rows]

@@ -230,6 +230,8 @@ def test_a_table_names_images_wherever_they_are(folder: Path) -> None:
         (b"path,label\n\xff.png,x\n", "is no CSV file in UTF-8"),
         ("path,label\na\0.png,x\nb.png,y\n", "is no CSV file in UTF-8 (line contains NUL)"),
         ("path,label\na.png,x\n,y\n", "labels.csv: line 3 has a label but no path"),
+        ('path,label\na.png,x\nb.png,"y\nc.png,z\n', "end of data): look from line 3 on"),
+        ('path,label\na.png,x\n"b.png,y\n"c.png,z\n', "): look from line 3 on"),
     ],
 )
 def test_a_table_that_cannot_serve_is_one_line(
