@@ -4,7 +4,8 @@ import shutil
 from pathlib import Path
 
 import pytest
-from projects import edit_params, repro, shell, stages_run
+from projects import REPOSITORY, edit_params, repro, shell, stages_run
+from ruamel.yaml import YAML
 
 # The whole run that these tests start from is made once, by one test process.
 pytestmark = pytest.mark.xdist_group("whole run")
@@ -135,3 +136,22 @@ def test_params_that_are_turned_back_restore_old_results_without_running(project
     assert shell("git", "checkout", "params.yaml", cwd=project).returncode == 0
     assert repro(project) == set()
     assert (project / "metrics/soft-plain-0.json").read_bytes() == before
+
+
+def params_of(stage: str) -> set[str]:
+    """What of params.yaml a stage of dvc.yaml depends on."""
+    content = YAML(typ="safe", pure=True).load(REPOSITORY / "dvc.yaml")
+    return set(content["stages"][stage]["params"])
+
+
+def test_whether_broken_files_are_skipped_is_asked_of_targets_too() -> None:
+    assert "data.skip_broken" in params_of("targets")
+
+
+@pytest.mark.parametrize(
+    "stage",
+    ["train-labels", "efficiency-labels", "examine-untrained", "examine-labels", "stability"],
+)
+def test_views_of_unlabelled_images_run_nothing_that_is_shown_none(stage: str) -> None:
+    read = {f"views.{key}" for key in ("labelled", "padding", "flip", "seed")}
+    assert {name for name in params_of(stage) if name.startswith("views")} == read
