@@ -118,3 +118,16 @@ def test_a_target_that_cannot_serve_is_named(
     assert text in done.stderr
     assert "data.source" not in done.stderr
     assert set(files_under(folder)) - set(before) == {"params.yaml"}
+
+
+def test_a_folder_that_dvc_does_not_watch_is_told(
+    folder: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    (folder / "dvc.yaml").write_text("stages: {targets: {deps: [seen]}}")
+    seen, unseen = (pictures(folder / name, {"a": 5, "b": 5}) for name in ("seen", "unseen"))
+    make(seen=seen)
+    assert "DVC will not notice" not in capsys.readouterr().out
+    make(unseen=unseen)
+    said = capsys.readouterr().out
+    assert "examine.targets.unseen: DVC will not notice when" in said
+    assert "list it in dvc.yaml under the deps of targets" in said
