@@ -45,6 +45,13 @@ def test_the_card_as_json_agrees_with_the_files(root: Path) -> None:
     assert 0 < worst < 0.02  # half of a 255th of what normal numbers span
 
 
+def test_a_class_with_a_comma_is_one_name_on_the_card(tmp_path: Path) -> None:
+    names = ["a,b", 'say "c", d', "e"]
+    spec = cache_spec(data={"digest": "d" * 64, "class_names": names})
+    text = mentee("cache", "inspect", make_cache(tmp_path / "labelled", spec)).output
+    assert r'"a,b", "say \"c\", d", e' in text
+
+
 def test_equal_caches_do_not_differ_and_others_say_in_what(root: Path, tmp_path: Path) -> None:
     same = make_cache(tmp_path / "same" / "labelled").parent
     assert mentee("cache", "diff", root, same).output == ""

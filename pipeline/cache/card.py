@@ -1,5 +1,6 @@
 """What a cache is, on one card: teacher, data, views, kinds, bytes, and who may read it."""
 
+import json
 from pathlib import Path
 from typing import Any
 
@@ -90,7 +91,13 @@ def card_lines(content: dict[str, Any]) -> list[str]:
 
 def _value(value: Any) -> str:
     if isinstance(value, list):
-        shown = ", ".join(map(str, value[:10]))
+        shown = ", ".join(map(_item, value[:10]))
         return f"{shown}, ... ({len(value)})" if len(value) > 10 else shown
     text = str(value)
     return text if len(text) <= 80 else f"{text[:77]}..."
+
+
+def _item(value: Any) -> str:
+    """One of a list; the name of a class that has a comma is quoted, or it would look like two."""
+    text = str(value)
+    return json.dumps(text, ensure_ascii=False) if "," in text else text
