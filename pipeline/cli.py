@@ -164,7 +164,9 @@ def train(mode: str, settings: str, seed: int) -> None:
 def evaluate(mode: str, settings: str, seed: int) -> None:
     """Score a student, or the teacher, on the test split.
 
-    MODE is as for train, or the word teacher. Writes metrics/<mode>-<settings>-<seed>.json.
+    MODE is as for train, or the word teacher. Writes metrics/<mode>-<settings>-<seed>.json, and to
+    evidence/evaluate/ what the report draws: calibration, and for a student its likeness to the
+    teacher.
 
     Example: mentee evaluate obedient --seed 1
     """
