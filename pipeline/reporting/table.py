@@ -117,5 +117,6 @@ def text_table(rows: Sequence[Row]) -> str:
     for row in rows:
         table.add_row(*(cell.text for cell in cells(row, BRIEF)))
     buffer = io.StringIO()
-    Console(file=buffer, width=160).print(table)
+    # Wide enough for all: rich cuts numbers off where names are long or seeds many.
+    Console(file=buffer, width=10_000).print(table)
     return "\n".join(line.rstrip() for line in buffer.getvalue().splitlines())
