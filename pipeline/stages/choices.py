@@ -51,10 +51,13 @@ def warnings(found: Found) -> list[str]:
                 f"class {name!r} has {count} images, {FEWEST} are the least for labels, validation "
                 f"and test: add some, or leave the class out"
             )
+    rough = {name: count for name, count in found.counts.items() if count < ROUGH}
+    if not rough:
+        return []
+    name = min(rough, key=rough.__getitem__)
+    others = f", and {len(rough) - 1} others have fewer than {ROUGH}" if len(rough) > 1 else ""
     return [
-        f"class {name!r} has {count} images only: what is measured on so few is rough"
-        for name, count in found.counts.items()
-        if count < ROUGH
+        f"class {name!r} has {rough[name]} images only{others}: what is measured on so few is rough"
     ]
 
 

@@ -67,4 +67,6 @@ def test_small_classes_are_warned_of_and_smaller_ones_are_refused() -> None:
     assert warnings(found(20, 40)) == []
     (line,) = warnings(found(19, 40))
     assert "class 'class0' has 19 images only" in line
+    (line,) = warnings(found(19, 40, 8, 12))  # one line for all, or it hides what was chosen
+    assert "class 'class2' has 8 images only, and 2 others have fewer than 20" in line
     assert "class 'class1' has 4 images, 5 are the least" in refusal(lambda: warnings(found(9, 4)))
