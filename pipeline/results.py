@@ -18,10 +18,8 @@ STUDENTS = Path("students")
 CURVES = Path("live/plots/metrics")
 CURVE = CURVES / "validation/accuracy.tsv"
 # What the report cannot do without.
-NEEDED = (
-    ("test", "accuracy"), ("validation", "accuracy"), ("parameters",), ("latency_ms", "1"),
-    ("latency_ms", "64"),
-)  # fmt: skip
+SIZES = (("parameters",), ("latency_ms", "1"), ("latency_ms", "64"))
+NEEDED = (("test", "accuracy"), ("validation", "accuracy"), *SIZES)
 
 
 @dataclass(frozen=True)
@@ -105,14 +103,14 @@ def curve_file(name: str, curve: Path) -> Path:
 
 def _read_scores(name: str) -> dict[str, Any]:
     """What evaluate and, under `examine`, examine measured."""
-    scores = _read(_scores_file(name), "mentee evaluate", NEEDED)
+    scores = read_numbers(_scores_file(name), "mentee evaluate", NEEDED)
     examined = EXAMINED / f"{name}.json"
     if examined.exists():
-        scores["examine"] = _read(examined, "mentee examine", ())
+        scores["examine"] = read_numbers(examined, "mentee examine", ())
     return scores
 
 
-def _read(path: Path, command: str, needed: Iterable[tuple[str, ...]]) -> dict[str, Any]:
+def read_numbers(path: Path, command: str, needed: Iterable[tuple[str, ...]]) -> dict[str, Any]:
     """What `command` wrote; a MenteeError if it is not there, or not with the numbers needed."""
     try:
         content = read_json(path)

@@ -12,7 +12,7 @@ from pipeline.cache.reader import Kind
 from pipeline.cache.schema import MANIFEST, TASK_LOGITS, features_kind
 from pipeline.compute import Compute, choose_compute
 from pipeline.cost import latency, multiply_adds
-from pipeline.files import read_json, write_json, write_text
+from pipeline.files import write_json, write_text
 from pipeline.gallery import attention, disagreements, first_filters, to_grid
 from pipeline.lessons import CACHE, open_kind
 from pipeline.likeness import agreement, cka, divergence, gram
@@ -20,6 +20,7 @@ from pipeline.metrics import confidence_and_right, reliability, score
 from pipeline.params import Params
 from pipeline.prepared import PREPARED_FILE, Split, read_split
 from pipeline.progress import say
+from pipeline.results import SIZES, read_numbers
 from pipeline.stages.train import STUDENTS
 from pipeline.students import WEIGHTS_FILE, Student, load_student
 from pipeline.training import predict_features, predict_logits
@@ -84,7 +85,7 @@ def evaluate_teacher() -> None:
         split = read_split(PREPARED_FILE, name)
         logits = open_kind(CACHE, split, TASK_LOGITS).view(0)
         scores[name] = score(logits, split.labels)
-    run = read_json(DUMP_RUN)
+    run = read_numbers(DUMP_RUN, "mentee dump", (*SIZES, ("bytes",), ("multiply_adds",)))
     size = {key: run[key] for key in ("parameters", "bytes", "multiply_adds", "latency_ms")}
     evidence = {"reliability": reliability(*confidence_and_right(logits, split.labels))}
     write_evidence(TEACHER, evidence)
