@@ -93,8 +93,8 @@ def _average_kind(members: list[Kind], target: Path) -> Kind:
                 f"only teachers of the same classes can be averaged"
             )
     name = first.manifest.kind
-    for kind in members:
-        if kind.spec["kinds"][name]["encoding"].startswith("top"):
+    for kind in members:  # some may have a head of their own, others the task's logits already
+        if kind.spec["kinds"][kind.manifest.kind]["encoding"].startswith("top"):
             raise MenteeError(
                 f"{kind.folder} keeps the largest logits only, of which there is no mean: set "
                 f"cache.logits to float16 or uint8 and run `mentee dump` and `mentee head`"

@@ -147,6 +147,55 @@ def test_the_mean_of_large_logits_is_finite_if_they_are(
         assert (Kind(tmp_path / "both/labelled/logits").view(0) == np.float32(value)).all()
 
 
+def with_task_logits(cache: Path, seed: int, kind: str, **changes: dict) -> Path:
+    """As `mentee head` writes them: fitted, or the logits of a teacher that knew the classes."""
+    logits = Kind(cache / "labelled/logits")
+    described = logits.spec["kinds"]["logits"]
+    spec = {**logits.spec, "kinds": {kind: described}, **changes}
+    folder = cache / "labelled/task_logits"
+    for place in logits.places:
+        values = answers(cache_spec(), "logits", place, seed).astype("<f2")
+        write_shard(place.path(folder), {"values": values}, spec, place)
+    write_manifest(folder, kind, spec, logits.places)
+    shutil.rmtree(cache / "labelled/logits")
+    return cache
+
+
+@pytest.mark.parametrize("turned", [False, True])
+def test_a_teacher_with_a_fitted_head_is_averaged_with_one_that_knew_the_classes(
+    ours: Path, tmp_path: Path, turned: bool
+) -> None:
+    other = make_cache(tmp_path / "theirs" / "labelled", seed=1).parent
+    fitted = with_task_logits(ours, 0, "task_logits", head={"features": "f" * 64})
+    tuned = with_task_logits(other, 1, "logits")
+    sources = [tuned, fitted] if turned else [fitted, tuned]
+    out = tmp_path / "both"
+    done = mentee("cache", "merge", "--average", out, *sources)
+    assert done.exit_code == 0, done.output
+    done = mentee("cache", "verify", out)
+    assert done.exit_code == 0, done.output
+    kind = Kind(out / "labelled/task_logits")
+    assert kind.spec["head"]["members"].count(None) == 1
+    for place in kind.places:
+        mean = sum(answers(cache_spec(), "logits", place, seed) for seed in (0, 1)) / 2
+        np.testing.assert_allclose(kind.part(place), mean, atol=4e-3)
+
+
+def test_teachers_that_were_shown_other_views_are_not_averaged(ours: Path, tmp_path: Path) -> None:
+    """Another version of a library may draw others of the same settings."""
+    theirs = Path(shutil.copytree(ours, tmp_path / "theirs"))
+    kind = Kind(theirs / "labelled/views")
+    place = kind.places[-1]
+    arrays = {name: kind.part(place, name).copy() for name in ("regions", "pixels")}
+    arrays["regions"][-1, -1] += 1
+    write_shard(place.path(kind.folder), arrays, kind.spec, place)
+    write_manifest(kind.folder, "views", kind.spec, kind.places)
+    done = mentee("cache", "merge", "--average", tmp_path / "both", ours, theirs)
+    assert (done.exit_code, "has other views than" in done.output) == (1, True), done.output
+    assert len(done.output.splitlines()) == 1
+    assert not (tmp_path / "both").exists()
+
+
 def test_the_largest_logits_alone_have_no_mean(ours: Path, tmp_path: Path) -> None:
     """Each teacher keeps other classes."""
     kinds = {**cache_spec()["kinds"], "logits": {"encoding": "top2", "shape": [3]}}
