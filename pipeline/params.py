@@ -74,8 +74,7 @@ class Params(Block):
                 self.student_of(depth)
         if self.examine.retrain_after:
             self.training_of("examine.retrain_steps", steps=self.examine.retrain_steps)
-        is_told_all = self.finetune.layers != "none" or not self.head.fit
-        if self.efficiency.labels and is_told_all and any(self.listening()):
+        if self.efficiency.labels and self.teacher_knows_all and any(self.listening()):
             raise ValueError(
                 "efficiency.labels: students with fewer labels need a teacher with no more: set "
                 "finetune.layers to none and head.fit to true, or labels to []"
@@ -163,6 +162,11 @@ class Params(Block):
     def probes_of(self, settings: Settings) -> list[Probe]:
         """The probes that ask a teacher whom these settings name."""
         return [probe for probe in self.probes if probe.asks in settings.teachers]
+
+    @property
+    def teacher_knows_all(self) -> bool:
+        """Whether the answers of the teacher here may come of every label, whatever its head."""
+        return self.finetune.layers != "none" or not self.head.fit
 
     def listening(self) -> Iterator[str]:
         """The modes of the sweep that listen to a teacher."""

@@ -4,10 +4,11 @@ from pathlib import Path
 
 import numpy as np
 
+from pipeline.blocks import HERE
 from pipeline.cache.schema import features_kind
 from pipeline.errors import MenteeError
 from pipeline.files import write_json
-from pipeline.lessons import CACHE, open_kind
+from pipeline.lessons import CACHE, Lessons, open_kind
 from pipeline.metrics import score
 from pipeline.params import Params
 from pipeline.prepared import PREPARED_FILE, read_split
@@ -16,7 +17,7 @@ from pipeline.runs import Run, set_up
 from pipeline.stages.head import fit
 from pipeline.training import predict_logits
 from pipeline.transfer import drawn_rows
-from pipeline.variants import Budget
+from pipeline.variants import Budget, Variant
 
 EVIDENCE = Path("evidence/efficiency")
 
@@ -30,9 +31,10 @@ def efficiency(params: Params, budget: Budget) -> None:
     run = set_up(params, budget.variant)
     labelled = run.lessons[0].split
     refuse_too_many(budget.labels, labelled.labels)
+    refuse_told_all(params, budget.variant, run.lessons[0])
     rows = np.sort(drawn_rows(labelled.labels, budget.labels, budget.variant.seed))
     run.mixture.keep_to(rows)
-    if run.lessons[0].logits and params.head.fit:
+    if run.lessons[0].logits:
         ask_another_head(params, run, rows)
     run.go(params.training, lambda look: None)
     test = read_split(PREPARED_FILE, "test")
@@ -53,13 +55,23 @@ def refuse_too_many(count: int, labels: np.ndarray) -> None:
         )
 
 
-def ask_another_head(params: Params, run: Run, rows: np.ndarray) -> None:
-    """The teacher says what its head would say that has seen the labels of these rows alone."""
-    if len(run.lessons[0].logits) > 1:
+def refuse_told_all(params: Params, variant: Variant, labelled: Lessons) -> None:
+    """A MenteeError where a teacher's answers tell of labels that the student may not use."""
+    settings = params.settings[variant.settings]
+    if labelled.logits and settings.reads_others:
         raise MenteeError(
             "efficiency: the heads of other teachers know all labels: leave out settings that name "
             "them"
         )
+    if labelled.kinds and HERE in settings.teachers and params.teacher_knows_all:
+        raise MenteeError(
+            "efficiency: students with fewer labels need a teacher with no more: set "
+            "finetune.layers to none and head.fit to true"
+        )
+
+
+def ask_another_head(params: Params, run: Run, rows: np.ndarray) -> None:
+    """The teacher says what its head would say that has seen the labels of these rows alone."""
     chosen = fit(params, run.lessons[0].split, run.validation, rows)
     for lessons in run.lessons:
         features = open_kind(CACHE, lessons.split, features_kind(params.head.tap))

@@ -1,5 +1,6 @@
 """Students with fewer labels, on scikit-learn's digits: which they and their head may see."""
 
+import shutil
 from pathlib import Path
 
 import numpy as np
@@ -7,11 +8,12 @@ import pytest
 from killing import set_params
 from projects import REPOSITORY, edit_params, refusal, shell
 
+from pipeline.blocks import Training
 from pipeline.files import read_json
 from pipeline.heads import common_scale, fit_heads
-from pipeline.lessons import CACHE, open_kind
+from pipeline.lessons import CACHE, OTHER_CACHES, open_kind
 from pipeline.params import Params, load_params
-from pipeline.runs import set_up
+from pipeline.runs import Run, set_up
 from pipeline.stages.dump import dump
 from pipeline.stages.efficiency import ask_another_head, efficiency
 from pipeline.stages.evaluate import evaluate
@@ -93,6 +95,52 @@ def test_the_head_knows_the_drawn_labels_alone(params: Params) -> None:
         assert any(np.allclose(told, one.logits(seen), atol=1e-4) for one in heads)
         cached = open_kind(CACHE, lessons.split, "task_logits").view(1)
         assert not np.allclose(told, cached, atol=0.05)
+
+
+@pytest.mark.parametrize("seed", [0, 1])
+def test_the_seed_draws_labels_and_the_student_is_trained_on_them_with_their_head(
+    params: Params, monkeypatch: pytest.MonkeyPatch, seed: int
+) -> None:
+    variant = Variant("obedient", "unlabelled", seed)
+    labels = set_up(params, variant).lessons[0].split.labels
+    drawn = {*drawn_rows(labels, 2, seed).tolist()}
+    began = []
+
+    def go(run: Run, training: Training, listen: object) -> None:
+        began.append(run.student)
+        labelled = run.lessons[0]
+        batches = [run.mixture.draw(0.0)[0] for _ in range(9)]
+        assert {row for _, rows, _ in batches for row in rows.tolist()} == drawn
+        every = np.arange(len(labelled.split))
+        (told,) = labelled.answers(labelled.logits[:1], every, np.zeros_like(every))
+        cached = open_kind(CACHE, labelled.split, "task_logits").view(0)
+        assert not np.allclose(told, cached, atol=0.05)
+
+    monkeypatch.setattr(Run, "go", go)
+    efficiency(params, Budget(variant, 2))
+    assert len(began) == 1
+
+
+def test_what_other_teachers_say_is_not_replaced_by_the_head_here(params: Params) -> None:
+    """Also where there is but one of them: their heads know all labels."""
+    shutil.copytree(CACHE, OTHER_CACHES / "far", dirs_exist_ok=True)
+    probes = [{"teacher": tap, "student": "pooled", "match": "projection"}
+              for tap in ("pooled", "far/pooled")]  # fmt: skip
+    edit_params(Path("params.yaml"), {"settings": {"far": {"teachers": ["far"]}}, "probes": probes})
+    text = refusal(lambda: efficiency(load_params(), Budget(Variant("obedient", "far", 0), 2)))
+    assert "the heads of other teachers know all labels" in text
+
+
+@pytest.mark.parametrize(
+    "change", [{"finetune": {"layers": "head"}}, {"head": {"fit": False}}], ids=str
+)
+def test_a_teacher_that_knows_all_labels_is_refused_though_params_name_no_budgets(
+    params: Params, change: dict
+) -> None:
+    edit_params(Path("params.yaml"), change)
+    text = refusal(lambda: efficiency(load_params(), Budget(TAUGHT, 2)))
+    assert "students with fewer labels need a teacher with no more" in text
+    efficiency(load_params(), Budget(LONE, 2))
 
 
 def test_more_labels_than_there_are_is_one_line(params: Params) -> None:
