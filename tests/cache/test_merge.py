@@ -63,6 +63,16 @@ def test_what_is_of_another_dump_is_not_joined(
     assert not (tmp_path / "both").exists()
 
 
+def test_a_tap_of_another_dump_is_not_joined_though_no_other_kind_is_in_both(
+    ours: Path, tmp_path: Path
+) -> None:
+    change = {"teacher": {**TEACHER, "model": "timm:new"}, "kinds": {"features/early": EARLY}}
+    theirs = make_cache(tmp_path / "theirs" / "labelled", cache_spec(**change)).parent
+    done = mentee("cache", "merge", tmp_path / "both", ours, theirs)
+    assert (done.exit_code, "teacher.model is timm:new" in done.output) == (1, True), done.output
+    assert not (tmp_path / "both").exists()
+
+
 def test_the_logits_of_two_teachers_are_averaged_over_the_same_views(
     ours: Path, tmp_path: Path
 ) -> None:

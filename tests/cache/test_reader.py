@@ -175,9 +175,12 @@ def test_a_damaged_shard_is_named(folder: Path) -> None:
 
 @pytest.mark.parametrize("shape", [(6,), (6, 3, 2)], ids=["pooled", "spatial"])
 @pytest.mark.parametrize("dtype", ["<f2", "<f4"])
+@pytest.mark.parametrize("at_once", [500, 1 << 20], ids=["in steps", "at once"])
 def test_statistics_are_those_of_every_channel_over_view_0(
-    tmp_path: Path, shape: tuple[int, ...], dtype: str
-) -> None:
+    tmp_path: Path, shape: tuple[int, ...], dtype: str, at_once: int,
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:  # fmt: skip
+    monkeypatch.setattr("pipeline.cache.reader._AT_ONCE", at_once)
     values = numbers(2, 40, *shape).astype(dtype)
     values[1] += 100  # another view, which must not matter
     write_kind(tmp_path, values, rows_per_shard=16)
