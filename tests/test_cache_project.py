@@ -90,6 +90,13 @@ def test_a_backend_that_draws_other_pixels_is_found(
     assert "data/cache/labelled/views/v001/p00000.h5" in done.output
 
 
+def test_a_teacher_that_sees_pixels_otherwise_answers_anew(project: Path) -> None:
+    before = Kind(Path("data/cache/labelled/logits")).view(0)
+    grey = {"mean": [0.2, 0.3, 0.4], "std": [0.3, 0.3, 0.3]}
+    dump(tiny_params(teacher=grey))
+    assert np.abs(Kind(Path("data/cache/labelled/logits")).view(0) - before).max() > 0.1
+
+
 # What a dump will cost
 
 
