@@ -98,11 +98,11 @@ def is_there(what: Any) -> bool:
 @contextmanager
 def obliging_gpu() -> Iterator[PretendedGpu]:
     """Like `pretended_gpu`, but its numbers may be asked for and kept."""
-    to_list, save, save_file = torch.Tensor.tolist, torch.save, students.save_file
+    to_list, save, saved = torch.Tensor.tolist, torch.save, students.save
     with pytest.MonkeyPatch.context() as patch:
         patch.setattr(torch.Tensor, "tolist", lambda tensor: to_list(ones(tensor)))
         patch.setattr(torch, "save", lambda state, file: save(ones(state), file))
-        patch.setattr(students, "save_file", lambda state, file: save_file(ones(state), file))
+        patch.setattr(students, "save", lambda state: saved(ones(state)))
         patch.setattr(torch.cuda, "get_device_name", lambda _: "pretended")
         patch.setattr(torch.cuda, "get_rng_state", lambda _: torch.zeros(16, dtype=torch.uint8))
         patch.setattr(torch.cuda, "set_rng_state", lambda *_: None)

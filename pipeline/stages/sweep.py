@@ -31,6 +31,7 @@ from pipeline.variants import Variant
 
 TRAINED = "trained"
 AS_ONE = 8  # students that train as one on a GPU, unless it is said
+GRACE = 5.0  # seconds in which a process that is told to end clears up
 
 
 def sweep(params: Params, jobs: int | None) -> None:
@@ -135,6 +136,10 @@ def begin_work() -> None:
 
     def leave(*_: object) -> None:
         signal.signal(signal.SIGTERM, signal.SIG_IGN)  # the pool says it again: let it clear up
+        # What is raised here is lost where a destructor or a callback of C code runs.
+        end = threading.Timer(GRACE, os._exit, [1])
+        end.daemon = True
+        end.start()
         sys.exit(1)
 
     signal.signal(signal.SIGTERM, leave)

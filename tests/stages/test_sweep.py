@@ -37,6 +37,32 @@ except KeyboardInterrupt:
 """
 
 
+DEAF = """
+import multiprocessing, time
+from pipeline.stages.sweep import begin_work
+
+def work(begun):
+    begin_work()
+    begun.set()
+    while True:
+        try:
+            time.sleep(0.1)
+        except SystemExit:
+            pass
+
+if __name__ == "__main__":
+    context = multiprocessing.get_context("spawn")
+    begun = context.Event()
+    worker = context.Process(target=work, args=[begun])
+    worker.start()
+    begun.wait()
+    worker.terminate()
+    worker.join(60)
+    print(worker.exitcode)
+    worker.kill()
+"""
+
+
 @pytest.fixture
 def project(prepared: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
     """Images, and students that train long and keep their state often."""
@@ -95,6 +121,14 @@ def test_a_sweep_that_is_ended_leaves_nobody_in_training(
     assert output == ("interrupted\n" if how == signal.SIGINT else "")
     temporary = Path(os.environ["TMPDIR"])
     assert not [path for path in temporary.iterdir() if [*path.rglob("live")]]
+
+
+def test_a_worker_ends_also_where_its_exit_is_lost_on_the_way(tmp_path: Path) -> None:
+    (tmp_path / "deaf.py").write_text(DEAF)
+    done = subprocess.run(
+        [sys.executable, tmp_path / "deaf.py"], stdout=subprocess.PIPE, text=True, check=True
+    )
+    assert done.stdout == "1\n"
 
 
 def test_a_worker_that_is_killed_is_said_in_one_line(project: Path) -> None:
