@@ -26,3 +26,10 @@ def warn_of_unwatched(key: str, path: Path, stage: str) -> None:
             f"warning: {key}: DVC will not notice when {path} changes: list it in {STAGES_FILE} "
             f"under the deps of {stage}"
         )
+
+
+def warn_of_unwatched_images(key: str, source: str, stage: str) -> None:
+    """The same of a source of images, where it is `folder:PATH` or `csv:PATH`."""
+    kind, _, path = source.partition(":")
+    if kind in ("folder", "csv"):
+        warn_of_unwatched(key, Path(path), stage)

@@ -11,7 +11,7 @@ from pipeline.files import locked, remove_partial
 from pipeline.params import Params
 from pipeline.prepared import NO_LABEL, PREPARED_FILE, Split, write_prepared
 from pipeline.progress import say
-from pipeline.watched import warn_of_unwatched
+from pipeline.watched import warn_of_unwatched_images
 
 RAW = Path("data/raw")
 
@@ -21,9 +21,7 @@ def prepare(params: Params) -> None:
 
     A MenteeError where the source cannot be read or has too few images for what `data` asks.
     """
-    kind, _, path = params.data.source.partition(":")
-    if kind in ("folder", "csv"):
-        warn_of_unwatched("data.source", Path(path), "prepare")
+    warn_of_unwatched_images("data.source", params.data.source, "prepare")
     dataset = load_dataset(params.data, RAW)
     rows = draw_splits(dataset, params.data)
     splits = []

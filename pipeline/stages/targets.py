@@ -1,7 +1,5 @@
 """targets: other data sets that features are tried on -> a prepared file of each."""
 
-from pathlib import Path
-
 import numpy as np
 
 from pipeline.datasets import Dataset, load_dataset
@@ -11,7 +9,7 @@ from pipeline.params import Params
 from pipeline.prepared import NO_LABEL, TARGETS, Split, write_prepared
 from pipeline.progress import say
 from pipeline.stages.prepare import RAW
-from pipeline.watched import warn_of_unwatched
+from pipeline.watched import warn_of_unwatched_images
 
 SEED = 0  # of what is held out where there is no official test set
 
@@ -20,9 +18,7 @@ def targets(params: Params) -> None:
     """Write a prepared file, splits labelled and test, for each of `examine.targets` to TARGETS."""
     with replaced_whole(TARGETS) as fresh:
         for name, source in params.examine.targets.items():
-            kind, _, path = source.partition(":")
-            if kind in ("folder", "csv"):
-                warn_of_unwatched(f"examine.targets.{name}", Path(path), "targets")
+            warn_of_unwatched_images(f"examine.targets.{name}", source, "targets")
             data = params.data.model_copy(update={"source": source})
             try:
                 splits = split(load_dataset(data, RAW))
