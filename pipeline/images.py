@@ -1,5 +1,6 @@
 """Image files of whatever format as pixels, alike for the prepared images and for predictions."""
 
+import os
 import warnings
 from collections.abc import Callable, Iterator, Sequence
 from pathlib import Path
@@ -46,7 +47,7 @@ def of_each(function: Callable[[Path], Result], paths: Sequence[Path]) -> Iterat
 
     By one where files are small on average: several would wait for each other's Python.
     """
-    sizes = [path.stat().st_size for path in paths if path.is_file()]
+    sizes = [os.path.getsize(path) for path in paths if os.path.isfile(path)]  # of any path
     if sum(sizes) <= SMALL_FILE * len(sizes):
         return map(function, paths)
     return in_order(function, paths, min(own_cores(), MOST_READERS))

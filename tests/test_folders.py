@@ -87,6 +87,18 @@ def test_no_file_is_lost_whatever_is_damaged(
         assert (name in ids) != (f"broken: {path}: " in said)
 
 
+def test_a_path_that_is_longer_than_a_disk_takes_is_left_out_like_any_broken_file(
+    folder: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    table = folder / "labels.csv"
+    rows = ["cat/0.png,cat", "dog/1.png,dog", f"{'x' * 5000}.png,cat"]
+    table.write_text("\n".join(["path,label", *rows]))
+    assert load(f"csv:{table}", skip_broken=True).ids == ("cat/0.png", "dog/1.png")
+    said = capsys.readouterr().out
+    assert "xxx.png: not a readable image (" in said
+    assert "File name too long" in said
+
+
 def test_a_copy_is_left_out_so_that_no_split_shares_an_image_with_another(
     folder: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:

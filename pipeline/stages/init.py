@@ -90,7 +90,7 @@ def inputs_of(project: Path, images: Path, listing: Listing) -> list[Path]:
         links = (path for path in images.glob("[!.]*") if path.is_symlink() and path.is_dir())
         folders = {path.resolve() for path in links}
     else:
-        here = (sample.path for sample in listing.samples if sample.path.is_file())
+        here = (sample.path for sample in listing.samples if os.path.isfile(sample.path))
         folders = {path.resolve().parent for path in here}
     inputs = [images, *sorted(path for path in folders if not folders & set(path.parents))]
     for path in inputs:

@@ -95,9 +95,11 @@ def test_rows_of_images_that_are_not_there_are_named_and_nothing_is_watched_for_
     place: Path,
 ) -> None:
     rows = [f"photos/{name}/{n:02}.bmp,{name}" for name in ("cat", "dog") for n in range(30)]
-    Path("labels.csv").write_text("\n".join(["path,label", *rows, "gone/1.bmp,cat", "2.bmp,dog"]))
+    Path("labels.csv").write_text(
+        "\n".join(["path,label", *rows, "gone/1.bmp,cat", "2.bmp,dog", "x" * 5000 + ",dog"])
+    )
     said = refusal(lambda: init(Path("project"), Path("labels.csv"), skip_broken=False))
-    assert said.startswith("2.bmp: there is no such file (and 1 more")
+    assert said.startswith("2.bmp: there is no such file (and 2 more")
     init(Path("project"), Path("labels.csv"), skip_broken=True)
     stages = YAML(typ="safe").load(Path("project/dvc.yaml"))["stages"]
     assert stages["prepare"]["deps"] == ["../labels.csv", "../photos/cat", "../photos/dog"]
