@@ -3,6 +3,8 @@
 from pathlib import Path
 from typing import Any
 
+from pydantic import BaseModel, ValidationError
+
 from pipeline.errors import MenteeError
 from pipeline.files import read_json
 from pipeline.params import Params
@@ -12,8 +14,99 @@ from pipeline.variants import UNTRAINED
 EVIDENCE = Path("evidence")
 
 
+class Reliability(BaseModel):
+    """A number a bin; nothing where a bin is empty."""
+
+    confidence: list[float | None]
+    accuracy: list[float | None]
+    count: list[float]
+
+
+class Difference(BaseModel):
+    """A test image, and the answers to it with their probabilities."""
+
+    row: int
+    label: str
+    student: tuple[str, float]
+    teacher: tuple[str, float]
+
+
+class Attention(BaseModel):
+    """Rows of the test split, and by tap a map of each."""
+
+    rows: list[int]
+    taps: dict[str, list[list[list[float]]]]
+
+
+class Evaluated(BaseModel):
+    """cka: by the teacher's tap and the student's. filters: RGB pictures."""
+
+    reliability: Reliability | None = None
+    cka: dict[str, dict[str, float]] | None = None
+    disagreements: list[Difference] = []
+    attention: Attention | None = None
+    filters: list[list[list[list[int]]]] = []
+
+
+class Corruptions(BaseModel):
+    """images: how many. clean: accuracy without any. The rest: by strength, weakest first."""
+
+    images: int
+    clean: float
+    gaussian_noise: list[float]
+    gaussian_blur: list[float]
+    contrast: list[float]
+    jpeg: list[float]
+
+
+class Transferred(BaseModel):
+    """Accuracies: by tap and labels a class one a draw, and by the tap trained after."""
+
+    taps: dict[str, dict[str, list[float]]]
+    retrained: dict[str, float] = {}
+
+
+class Examined(BaseModel):
+    corruptions: Corruptions | None = None
+    targets: dict[str, Transferred] = {}
+
+
+class Accuracy(BaseModel):
+    accuracy: float
+
+
+class WithLabels(BaseModel):
+    test: Accuracy
+
+
+class Step(BaseModel):
+    step: int
+    gradient_norm: float
+
+
+class Tried(BaseModel):
+    """diverged: where and how, if it did."""
+
+    mode: str
+    depth: int
+    learning_rate: float
+    accuracy: float
+    chance: float
+    diverged: dict[str, Any] | None
+    curve: list[Step]
+
+
+# What the report reads of each stage's files; they may hold more.
+FORMS: dict[str, type[BaseModel]] = {
+    "evaluate": Evaluated, "examine": Examined, "efficiency": WithLabels, "stability": Tried,
+}  # fmt: skip
+
+
 def read_evidence(stage: str, name: str) -> dict[str, Any]:
-    """What a stage found of a network; empty where this folder does not have it."""
+    """What a stage found of a network; empty where this folder does not have it.
+
+    A MenteeError where the file is not of its form.
+    """
     path = EVIDENCE / stage / f"{name}.json"
     try:
         content = read_json(path)
@@ -21,8 +114,10 @@ def read_evidence(stage: str, name: str) -> dict[str, Any]:
         return {}
     except ValueError:  # no JSON, or no UTF-8
         raise MenteeError(f"{path} is not JSON: `dvc repro` makes it again") from None
-    if not isinstance(content, dict):
-        raise MenteeError(f"{path} is damaged: `dvc repro` makes it again")
+    try:
+        FORMS[stage].model_validate(content)
+    except ValidationError:
+        raise MenteeError(f"{path} is damaged: run `dvc repro`, or `mentee {stage}`") from None
     return content
 
 

@@ -25,6 +25,12 @@ from pipeline.results import Row
 PAIR = Row("pair", "features", ("pair-0", "pair-1"), (0, 1), ({}, {}))
 
 
+CORRUPTED = {
+    "images": 5, "clean": 0.9, "gaussian_noise": [0.8, 0.7, 0.6, 0.5, 0.4],
+    "gaussian_blur": [0.5] * 5, "contrast": [0.5] * 5, "jpeg": [0.1] * 5,
+}  # fmt: skip
+
+
 def attempt(accuracy: float, rate: float = 0.1, diverged: Any = None, **about: Any) -> Any:
     return {"mode": "obedient", "depth": 5, "seed": 0, "chance": 0.1, "curve": [],
             "accuracy": accuracy, "learning_rate": rate, "diverged": diverged, **about}  # fmt: skip
@@ -78,9 +84,7 @@ def test_a_target_has_a_number_a_seed_the_mean_over_draws(folder: Path) -> None:
 
 
 def test_the_files_for_dvc_say_what_the_pictures_draw(folder: Path) -> None:
-    corrupted = {"images": 5, "clean": 0.9, "gaussian_noise": [0.8, 0.7, 0.6, 0.5, 0.4],
-                 "gaussian_blur": [0.5] * 5, "contrast": [0.5] * 5, "jpeg": [0.1] * 5}  # fmt: skip
-    leave(folder, "examine", "pair-0", {"corruptions": corrupted})
+    leave(folder, "examine", "pair-0", {"corruptions": CORRUPTED})
     leave(folder, "efficiency", "obedient-plain-10-0", {"test": {"accuracy": 0.4}})
     params = load_params(REPOSITORY / "params.yaml")
     fewer = params.model_copy(update={"efficiency": Efficiency(labels=[10])})
@@ -111,5 +115,5 @@ def test_of_a_network_without_a_row_no_labels_are_shown(folder: Path) -> None:
 def test_so_many_images_were_corrupted_as_the_evidence_says(folder: Path) -> None:
     assert corrupted_images([PAIR]) == []
     for name, images in (("pair-0", 500), ("pair-1", 40)):
-        leave(folder, "examine", name, {"corruptions": {"images": images}})
+        leave(folder, "examine", name, {"corruptions": {**CORRUPTED, "images": images}})
     assert corrupted_images([PAIR, PAIR]) == [40, 500]

@@ -287,6 +287,34 @@ def test_whatever_is_damaged_the_file_is_named_in_one_line(
     assert command.output.count("\n") == 1
 
 
+@pytest.mark.parametrize(
+    ("stage", "name", "lacking"),
+    [
+        ("evaluate", "teacher", ("reliability", "count")),
+        ("evaluate", "obedient-plain-0", ("disagreements", 0, "student")),
+        ("evaluate", "obedient-plain-0", ("attention", "rows")),
+        ("examine", "obedient-plain-0", ("corruptions", "clean")),
+        ("examine", "obedient-plain-0", ("corruptions", "jpeg")),
+        ("examine", "obedient-plain-0", ("targets", "digits", "taps")),
+        ("efficiency", "obedient-plain-10-0", ("test",)),
+        ("stability", "obedient-0.1-5-0", ("chance",)),
+        ("stability", "obedient-0.1-5-0", ("curve", 0, "gradient_norm")),
+    ],
+)
+def test_evidence_that_lacks_what_the_report_reads_is_named_in_one_line(
+    stage: str, name: str, lacking: tuple[str | int, ...], project: Path
+) -> None:
+    path = Path(f"evidence/{stage}/{name}.json")
+    content = part = json.loads(path.read_text())
+    for key in lacking[:-1]:
+        part = part[key]
+    del part[lacking[-1]]
+    path.write_text(json.dumps(content))
+    command = CliRunner().invoke(main, ["report"])
+    assert command.exit_code == 1
+    assert command.output == (f"error: {path} is damaged: run `dvc repro`, or `mentee {stage}`\n")
+
+
 def test_names_of_classes_are_text_and_no_markup(project: Path) -> None:
     for path in (project / "evidence/evaluate").glob("*.json"):
         text = path.read_text().replace('"label": "0"', '"label": "<script>alert(1)</script>"')
