@@ -14,6 +14,7 @@ from pipeline.stages.prepare import draw_splits
 STORED_SIZES = (32, 48, 64, 96, 128, 160)  # pixels; the default teacher sees 160
 STUDENT_SIZE = 64  # pixels at most: four times the work of 32
 FEWEST, ROUGH = 5, 20  # images of a class: fewer are refused, fewer are warned of
+LISTED = 12  # classes at most that are named each
 VALIDATION = 500  # images at most
 UNLABELLED = (20, 5000)  # images: fewer teach nothing, more take the teacher long
 LABELLED_VIEWS = 12_000  # that the teacher answers, at most
@@ -59,6 +60,16 @@ def warnings(found: Found) -> list[str]:
     return [
         f"class {name!r} has {rough[name]} images only{others}: what is measured on so few is rough"
     ]
+
+
+def by_class(counts: dict[str, int]) -> str:
+    """How many images each class has; of many classes the smallest and the largest."""
+    if len(counts) <= LISTED:
+        return ", ".join(f"{name} {count}" for name, count in counts.items())
+    fewest, most = (extreme(counts, key=counts.__getitem__) for extreme in (min, max))
+    if counts[fewest] == counts[most]:
+        return f"{counts[most]} each"
+    return f"from {counts[fewest]} of {fewest!r} to {counts[most]} of {most!r}"
 
 
 def choose(found: Found) -> list[Choice]:

@@ -18,7 +18,7 @@ from pipeline.folders import Listing, Problems, list_images, look_at_all
 from pipeline.params import PARAMS_FILE, load_params
 from pipeline.prepared import NO_LABEL
 from pipeline.progress import say, warn
-from pipeline.stages.choices import Choice, Found, choose, warnings
+from pipeline.stages.choices import Choice, Found, by_class, choose, warnings
 
 STAGES_FILE = Path("dvc.yaml")
 # This repository's own files, which a wheel holds too: a project begins as a copy of them.
@@ -41,8 +41,7 @@ def init(project: Path, images: Path, skip_broken: bool) -> None:
     inputs = inputs_of(project, images, listing)
     found = survey(listing, skip_broken)
     say(f"{images}: {found.labelled} images of {len(found.counts)} classes "
-        f"({', '.join(f'{name} {count}' for name, count in found.counts.items())}), "
-        f"{found.unlabelled} unlabelled")  # fmt: skip
+        f"({by_class(found.counts)}), {found.unlabelled} unlabelled")  # fmt: skip
     for line in warnings(found):
         warn(f"warning: {line}")
     choices = [

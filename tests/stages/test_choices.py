@@ -11,7 +11,7 @@ from projects import refusal
 from pipeline.blocks import Data
 from pipeline.datasets import Dataset
 from pipeline.prepared import NO_LABEL
-from pipeline.stages.choices import Found, choose, warnings
+from pipeline.stages.choices import Found, by_class, choose, warnings
 from pipeline.stages.prepare import draw_splits
 
 
@@ -22,6 +22,12 @@ def values(found: Found) -> dict[str, Any]:
 def found(*counts: int, unlabelled: int = 0, side: int = 300) -> Found:
     names = [f"class{number}" for number in range(len(counts))]
     return Found(dict(zip(names, counts, strict=True)), unlabelled, (side,))
+
+
+def test_of_many_classes_the_smallest_and_the_largest_are_named() -> None:
+    assert by_class({"cat": 30, "dog": 40}) == "cat 30, dog 40"
+    assert by_class(found(*range(5, 105)).counts) == "from 5 of 'class0' to 104 of 'class99'"
+    assert by_class(found(*[20] * 100).counts) == "20 each"
 
 
 @settings(max_examples=100)
