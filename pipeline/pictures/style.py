@@ -42,13 +42,15 @@ GREYS = ("#777777", "#a6a6a6", "#4d4d4d")
 DASHES = ("-", "--", ":", "-.")
 SCALE = "cividis"  # of heat maps
 
+Dashes = str | tuple[int, tuple[float, ...]]  # as matplotlib spells them
+
 
 @dataclass(frozen=True)
 class Look:
     """A network's colour and line, the same in every picture."""
 
     colour: str
-    dashes: str = "-"
+    dashes: Dashes = "-"
 
     @property
     def line(self) -> dict[str, Any]:
@@ -62,9 +64,15 @@ def looks(rows: Sequence[Row]) -> dict[str, Look]:
     mentored = [row.title for row in rows if row.group not in ("labels", TEACHER, UNTRAINED)]
     for titles, colours in ((lone, GREYS), (mentored, LINES)):
         for number, title in enumerate(titles):
-            dashes = DASHES[number // len(colours) % len(DASHES)]
-            chosen[title] = Look(colours[number % len(colours)], dashes)
+            chosen[title] = Look(colours[number % len(colours)], dashes(number // len(colours)))
     return chosen
+
+
+def dashes(number: int) -> Dashes:
+    """The four that have a name, then a dash with ever more dots, short to fit into a legend."""
+    if number < len(DASHES):
+        return DASHES[number]
+    return 0, (3, 0.8, *(1, 0.8) * (number - 2))
 
 
 @contextmanager

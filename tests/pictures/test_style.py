@@ -11,8 +11,8 @@ from pipeline.variants import TEACHER
 
 
 def test_every_network_looks_otherwise_and_who_has_no_teacher_is_grey() -> None:
-    groups = {TEACHER: TEACHER, **{f"lone{n}": "labels" for n in range(9)},
-              **{f"led{n}": "features" for n in range(9)}}  # fmt: skip
+    groups = {TEACHER: TEACHER, **{f"lone{n}": "labels" for n in range(40)},
+              **{f"led{n}": "features" for n in range(40)}}  # fmt: skip
     look = looks([Row(title, group, (), (), ()) for title, group in groups.items()])
     assert len(set(look.values())) == len(look)
     for title, group in groups.items():
