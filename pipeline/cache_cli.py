@@ -125,7 +125,9 @@ def diff(one: Path, other: Path, as_json: bool) -> None:
 def merge(out: Path, sources: tuple[Path, ...], average: bool) -> None:
     """Make one cache of several of the same images and views.
 
-    Without --average the sources must be of one dump, and their kinds are put side by side.
+    Without --average the sources must be of one dump, and their kinds are put side by side. With
+    it, what has no mean is left out: features, and a teacher's own logits over classes of its own
+    where there are task_logits.
 
     Example: mentee cache merge both data/cache theirs/data/cache
     """

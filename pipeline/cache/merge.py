@@ -7,7 +7,7 @@ import numpy as np
 
 from pipeline.cache.beside import read_spec, take_index
 from pipeline.cache.encodings import encoding_of
-from pipeline.cache.kinds import differences, dump_of, find_kinds, short, split_folder
+from pipeline.cache.kinds import Found, differences, dump_of, find_kinds, short, split_folder
 from pipeline.cache.reader import Kind
 from pipeline.cache.schema import INDEX, LOGITS, PIXELS, REGIONS, SPEC, TASK_LOGITS, VIEWS
 from pipeline.cache.shard import write_shard
@@ -51,7 +51,8 @@ def average(sources: list[Path], target: Path) -> None:
 
     The mean of logits is the geometric mean of the teachers' distributions (Hinton, Vinyals and
     Dean, "Distilling the knowledge in a neural network", 2015), which needs every logit. Features
-    of different teachers have no mean and are left out.
+    of different teachers have no mean and are left out, and so are their own logits, if these have
+    none and the task's are there, which students read.
     """
     found = [find_kinds(source) for source in sources]
     shared = set.intersection(*(set(kinds) for kinds in found))
@@ -65,6 +66,8 @@ def average(sources: list[Path], target: Path) -> None:
         raise MenteeError(f"{', '.join(map(str, sources))} have no logits in common to average")
     made = []
     for path in wanted:
+        if not _have_mean(path, found) and _task_logits_beside(path) in set(wanted) - {path}:
+            continue
         members = [Kind(kinds[path][0]) for kinds in found]
         views_path = (Path(path).parent / VIEWS).as_posix()
         if views_path not in shared:
@@ -81,6 +84,22 @@ def average(sources: list[Path], target: Path) -> None:
     _write_beside(made, {path: found[0][path][0] for path, _ in made}, target)
 
 
+def _have_mean(path: str, found: list[Found]) -> bool:
+    """Whether all teachers' logits are kept, and over as many classes."""
+    described = [kinds[path][1].spec["kinds"][kinds[path][1].kind] for kinds in found]
+    return len({tuple(kind["shape"]) for kind in described}) == 1 and not any(
+        _are_largest_alone(kind) for kind in described
+    )
+
+
+def _are_largest_alone(described: dict[str, Any]) -> bool:
+    return described["encoding"].startswith("top")
+
+
+def _task_logits_beside(path: str) -> str:
+    return (Path(path).parent / TASK_LOGITS).as_posix()
+
+
 def _average_kind(members: list[Kind], target: Path) -> Kind:
     first = members[0]
     for other in members[1:]:
@@ -94,7 +113,7 @@ def _average_kind(members: list[Kind], target: Path) -> Kind:
             )
     name = first.manifest.kind
     for kind in members:  # some may have a head of their own, others the task's logits already
-        if kind.spec["kinds"][kind.manifest.kind]["encoding"].startswith("top"):
+        if _are_largest_alone(kind.spec["kinds"][kind.manifest.kind]):
             raise MenteeError(
                 f"{kind.folder} keeps the largest logits only, of which there is no mean: set "
                 f"cache.logits to float16 or uint8 and run `mentee dump` and `mentee head`"

@@ -159,15 +159,19 @@ def test_the_mean_of_large_logits_is_finite_if_they_are(
 
 def with_task_logits(cache: Path, seed: int, kind: str, **changes: dict) -> Path:
     """As `mentee head` writes them: fitted, or the logits of a teacher that knew the classes."""
+    cache = with_own_logits_too(cache, seed, kind, **changes)
+    shutil.rmtree(cache / "labelled/logits")
+    return cache
+
+
+def with_own_logits_too(cache: Path, seed: int, kind: str, **changes: dict) -> Path:
     logits = Kind(cache / "labelled/logits")
-    described = logits.spec["kinds"]["logits"]
-    spec = {**logits.spec, "kinds": {kind: described}, **changes}
+    spec = {**logits.spec, "kinds": {kind: logits.spec["kinds"]["logits"]}, **changes}
     folder = cache / "labelled/task_logits"
     for place in logits.places:
         values = answers(cache_spec(), "logits", place, seed).astype("<f2")
         write_shard(place.path(folder), {"values": values}, spec, place)
     write_manifest(folder, kind, spec, logits.places)
-    shutil.rmtree(cache / "labelled/logits")
     return cache
 
 
@@ -189,6 +193,29 @@ def test_a_teacher_with_a_fitted_head_is_averaged_with_one_that_knew_the_classes
     for place in kind.places:
         mean = sum(answers(cache_spec(), "logits", place, seed) for seed in (0, 1)) / 2
         np.testing.assert_allclose(kind.part(place), mean, atol=4e-3)
+
+
+@pytest.mark.parametrize(
+    "own", [{"encoding": "float16", "shape": [4]}, {"encoding": "top2", "shape": [3]}],
+    ids=["other classes", "the largest alone"],
+)  # fmt: skip
+def test_own_logits_without_a_mean_do_not_keep_those_of_the_task_from_being_averaged(
+    ours: Path, tmp_path: Path, own: dict
+) -> None:
+    kinds = {**cache_spec()["kinds"], "logits": own}
+    theirs = make_cache(tmp_path / "theirs" / "labelled", cache_spec(kinds=kinds)).parent
+    for seed, cache in enumerate((ours, theirs)):
+        task = {"kinds": {"task_logits": {"encoding": "float16", "shape": [3]}}}
+        with_own_logits_too(cache, seed, "task_logits", head={"features": "f" * 64}, **task)
+    out = tmp_path / "both"
+    done = mentee("cache", "merge", "--average", out, ours, theirs)
+    assert done.exit_code == 0, done.output
+    assert mentee("cache", "verify", out).exit_code == 0
+    kind = Kind(out / "labelled/task_logits")
+    for place in kind.places:
+        mean = sum(answers(cache_spec(), "logits", place, seed) for seed in (0, 1)) / 2
+        np.testing.assert_allclose(kind.part(place), mean, atol=4e-3)
+    assert not (out / "labelled/logits").exists()
 
 
 def test_teachers_that_were_shown_other_views_are_not_averaged(ours: Path, tmp_path: Path) -> None:
