@@ -54,6 +54,25 @@ def test_the_fingerprint_is_that_of_the_canonical_spec(tmp_path: Path) -> None:
     assert f"format {kind.spec['format']}" in PAGE.read_text(encoding="utf-8")
 
 
+@pytest.mark.parametrize(
+    ("encoding", "width"), [("uint8 per row", 700), ("top5", 1000), ("float16", 40), (None, 0)]
+)
+def test_a_rows_checksum_is_over_the_data_sets_in_the_order_in_which_the_page_names_them(
+    tmp_path: Path, encoding: str | None, width: int
+) -> None:
+    """Small ones may lie before larger ones that were written earlier."""
+    kinds = {"logits": {"encoding": encoding, "shape": [width]}} if encoding else {"views": {}}
+    spec = cache_spec(rows=600, rows_per_shard=600, kinds=kinds)
+    (shard,) = make_cache(tmp_path, spec).rglob("v000/p00000.h5")
+    tables = PAGE.read_text(encoding="utf-8").split("## A shard")[1]
+    with h5py.File(shard) as file:
+        arrays = {name: file[name][...] for name in file}
+    sums = arrays.pop("checksums")
+    order = sorted(arrays, key=lambda name: tables.index(f"`{name}`"))
+    for row, told in enumerate(sums):
+        assert told == zlib.crc32(b"".join(arrays[name][row].tobytes() for name in order))
+
+
 def write_as_the_page_says(folder: Path, spec: dict[str, Any], values: np.ndarray) -> None:
     """A kind of one data set, with h5py alone."""
     text = json.dumps(spec, sort_keys=True, separators=(",", ":"))
