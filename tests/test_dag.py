@@ -155,3 +155,18 @@ def test_whether_broken_files_are_skipped_is_asked_of_targets_too() -> None:
 def test_views_of_unlabelled_images_run_nothing_that_is_shown_none(stage: str) -> None:
     read = {f"views.{key}" for key in ("labelled", "padding", "flip", "seed")}
     assert {name for name in params_of(stage) if name.startswith("views")} == read
+
+
+def test_trainings_at_learning_rates_of_their_own_do_not_depend_on_the_one_of_training() -> None:
+    read = params_of("stability")
+    assert {"student.width", "training.batch_size", "training.weight_average"} <= read
+    own = ("depth", "learning_rate", "steps", "validations")
+    assert not read & {"student", "training", *(f"training.{key}" for key in own), "student.depth"}
+
+
+def test_soft_targets_of_fewer_labels_depend_on_no_probe_and_on_the_heads_tap_alone() -> None:
+    content = YAML(typ="safe", pure=True).load(REPOSITORY / "dvc.yaml")
+    stage = content["stages"]["efficiency-logits"]
+    assert "probes" not in stage["params"]
+    features = {path for path in stage["deps"] if path.startswith("data/cache/labelled/features")}
+    assert features == {"data/cache/labelled/features/${head.tap}"}
