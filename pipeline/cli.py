@@ -31,6 +31,10 @@ MENDED_BY_USER, INTERRUPTED = 1, 130  # exit codes; click's are 0, and 2 for wro
 class Commands(click.Group):
     """Errors that a user can mend end in one line on stderr and exit code 1."""
 
+    def list_commands(self, context: click.Context) -> list[str]:
+        """In the order in which they are defined: click would sort them."""
+        return list(self.commands)
+
     def invoke(self, context: click.Context) -> object:
         try:
             with interrupts_heard():
@@ -83,8 +87,8 @@ def one_line(error: BaseException) -> str:
 def main(context: click.Context, quiet: bool, verbose: bool) -> None:
     """Train small image networks from scratch, taught offline by a large pretrained one.
 
-    The commands are the stages of dvc.yaml, in this order. `dvc repro` runs those that are out of
-    date; each also runs by itself, reading params.yaml in the current folder.
+    The commands up to report are the stages of dvc.yaml, in their order. `dvc repro` runs those
+    that are out of date; each also runs by itself, reading params.yaml in the current folder.
     """
     if quiet and verbose:
         raise click.UsageError("--quiet and --verbose exclude each other.")
@@ -94,10 +98,6 @@ def main(context: click.Context, quiet: bool, verbose: bool) -> None:
             f"{context.invoked_subcommand} runs in one process: start it without torchrun, which "
             f"is for {' and '.join(SHARED)}"
         )
-
-
-for command in (cache, init, export, predict, teachers, taps):
-    main.add_command(command)
 
 
 @main.command()
@@ -212,6 +212,43 @@ def evaluate(mode: str, settings: str, seed: int) -> None:
 
 
 @main.command()
+def targets() -> None:
+    """Read the other data sets that features are tried on.
+
+    Writes data/targets/<name>.h5 for each of examine.targets, with the splits labelled and test.
+
+    Example: mentee targets
+    """
+    from pipeline.params import load_params
+
+    params = load_params()
+    from pipeline.stages.targets import targets
+
+    targets(params)
+
+
+@main.command()
+@mode(TEACHER, UNTRAINED)
+@SETTINGS
+@SEED
+def examine(mode: str, settings: str, seed: int) -> None:
+    """Try a network on corrupted images, and its features on other data sets.
+
+    MODE is as for train, or the word teacher, or untrained: a student before any training. Writes
+    evidence/examine/ and metrics/examine/<mode>-<settings>-<seed>.json.
+
+    Example: mentee examine obedient --seed 1
+    """
+    from pipeline.params import load_params
+    from pipeline.variants import Variant
+
+    params = load_params()
+    from pipeline.stages.examine import examine
+
+    examine(params, Variant(mode, settings, seed))
+
+
+@main.command()
 @mode()
 @SETTINGS
 @click.option("--labels", required=True, type=click.IntRange(1), help="A class.")
@@ -256,43 +293,6 @@ def stability(mode: str, learning_rate: float, depth: int, seed: int) -> None:
 
 
 @main.command()
-def targets() -> None:
-    """Read the other data sets that features are tried on.
-
-    Writes data/targets/<name>.h5 for each of examine.targets, with the splits labelled and test.
-
-    Example: mentee targets
-    """
-    from pipeline.params import load_params
-
-    params = load_params()
-    from pipeline.stages.targets import targets
-
-    targets(params)
-
-
-@main.command()
-@mode(TEACHER, UNTRAINED)
-@SETTINGS
-@SEED
-def examine(mode: str, settings: str, seed: int) -> None:
-    """Try a network on corrupted images, and its features on other data sets.
-
-    MODE is as for train, or the word teacher, or untrained: a student before any training. Writes
-    evidence/examine/ and metrics/examine/<mode>-<settings>-<seed>.json.
-
-    Example: mentee examine obedient --seed 1
-    """
-    from pipeline.params import load_params
-    from pipeline.variants import Variant
-
-    params = load_params()
-    from pipeline.stages.examine import examine
-
-    examine(params, Variant(mode, settings, seed))
-
-
-@main.command()
 def report() -> None:
     """Gather all metrics and evidence into reports/index.html, and a table.
 
@@ -326,3 +326,7 @@ def sweep(jobs: int | None) -> None:
     from pipeline.stages.sweep import sweep
 
     sweep(params, jobs)
+
+
+for command in (cache, init, export, predict, teachers, taps):
+    main.add_command(command)

@@ -50,6 +50,13 @@ def test_ctrl_c_that_python_drops_in_a_destructor_ends_the_command_all_the_same(
     assert done.stdout == "error: interrupted; run it again, a dump goes on where it was\n"
 
 
+def test_help_lists_the_stages_in_their_order() -> None:
+    stages = re.findall(r"^  ([a-z]+)[a-z-]*:$", (REPOSITORY / "dvc.yaml").read_text(), re.M)
+    listed = re.findall(r"^  ([a-z]+)  ", CliRunner().invoke(main, ["--help"]).output, re.M)
+    expected = list(dict.fromkeys(stages))
+    assert listed[: len(expected)] == expected
+
+
 def test_help_loads_nothing_heavy() -> None:
     code = (
         "import sys; from pipeline.cli import main\n"
