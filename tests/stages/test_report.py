@@ -125,6 +125,14 @@ def test_every_section_is_there_with_its_pictures(made: tuple[Path, Params]) -> 
     assert page.count("<svg") == 2 + 4 + reliability + 1 + targets + likeness + 1 + 2 + students
 
 
+def test_it_is_made_again_by_what_every_project_has(made: tuple[Path, Params]) -> None:
+    """One that init began has no Makefile, nor has that of a team which imports caches."""
+    page = read_page(made[0])
+    again = page[page.index("How to make it again") :]
+    assert "dvc repro" in again
+    assert "make demo" not in again
+
+
 def test_the_numbers_of_the_table_are_those_of_the_metrics(made: tuple[Path, Params]) -> None:
     folder, _ = made
     rows = table(read_page(folder))
