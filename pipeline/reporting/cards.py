@@ -11,7 +11,7 @@ from pipeline.reporting.wording import percent
 from pipeline.results import STUDENTS, Row
 from pipeline.variants import PLAIN, TEACHER, Variant
 
-CACHE = Path("data/cache/labelled")
+CACHE, OTHER_CACHES = Path("data/cache"), Path("data/caches")
 DIGITS = 12  # of a fingerprint
 
 
@@ -45,8 +45,7 @@ def _card(params: Params, row: Row, variants: list[Variant]) -> Card:
             f"{term} {_knots(knots)}" for term, knots in mode.model_dump().items()
         ),
         f"settings {first.settings}": ", ".join(
-            f"{key} {_knots(value) if key == 'unlabelled' else value}"
-            for key, value in turned.items()
+            f"{key} {_spelt(key, value)}" for key, value in turned.items()
         )
         or "nothing besides the mode",
         "training": (
@@ -78,6 +77,13 @@ def _knots(weight: Any) -> str:
     return "(" + ", ".join(f"{value:g} at {time:g}" for time, value in weight) + ")"
 
 
+def _spelt(key: str, value: Any) -> str:
+    """The value of a setting."""
+    if key == "teachers":
+        return " and ".join(value)
+    return _knots(value) if key == "unlabelled" else str(value)
+
+
 def _command(variant: Variant) -> str:
     settings = "" if variant.settings == PLAIN else f" --settings {variant.settings}"
     return f"mentee train {variant.mode}{settings} --seed {variant.seed}"
@@ -97,14 +103,20 @@ def _reads(mode: Mode, settings: Settings) -> str:
 
 
 def _fingerprints(params: Params, mode: Mode, settings: Settings) -> dict[str, str]:
-    """The first digits of the fingerprint of each kind that is read of the labelled images."""
-    kinds = [TASK_LOGITS] if mode.reads_logits else []
-    if mode.reads_features:
-        taps = {probe.teacher for probe in params.probes_of(settings) if probe.asks == HERE}
-        kinds += [features_kind(tap) for tap in sorted(taps)]
-    paths = {kind: CACHE / kind / MANIFEST for kind in kinds if HERE in settings.teachers}
-    return {
-        kind: read_manifest(path.parent).fingerprint[:DIGITS]
-        for kind, path in paths.items()
-        if path.exists()
-    }
+    """The first digits of the fingerprint of each kind that is read of the labelled images.
+
+    By its name, that of another teacher than the one here first: lite2/task_logits.
+    """
+    digits = {}
+    for teacher in settings.teachers:
+        root, prefix = (CACHE, "") if teacher == HERE else (OTHER_CACHES / teacher, f"{teacher}/")
+        kinds = [TASK_LOGITS] if mode.reads_logits else []
+        if mode.reads_features:
+            probes = [probe for probe in params.probes_of(settings) if probe.asks == teacher]
+            taps = {probe.teacher.rpartition("/")[2] for probe in probes}
+            kinds += [features_kind(tap) for tap in sorted(taps)]
+        for kind in kinds:
+            folder = root / "labelled" / kind
+            if (folder / MANIFEST).exists():
+                digits[prefix + kind] = read_manifest(folder).fingerprint[:DIGITS]
+    return digits

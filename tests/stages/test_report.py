@@ -12,12 +12,16 @@ from pathlib import Path
 
 import numpy as np
 import pytest
+from caches import cache_spec, make_cache
 from click.testing import CliRunner
 from findings import make_project
 
+from pipeline.cache.schema import LOGITS, TASK_LOGITS
 from pipeline.cli import main
 from pipeline.files import digest_file
 from pipeline.params import Params, load_params
+from pipeline.reporting.cards import make_cards
+from pipeline.results import gather_rows
 from pipeline.stages.report import report
 
 # What HTML ends by itself.
@@ -343,6 +347,30 @@ def test_the_commands_of_the_cards_train_the_networks_they_stand_for(
         context = main.commands["train"].make_context("train", command.split()[2:])
         names.append("{mode}-{settings}-{seed}".format(**context.params))
     assert names == [variant.name for variant in params.variants()]
+
+
+def test_a_card_names_the_cache_of_every_teacher_that_the_student_asks(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.chdir(tmp_path)
+    both = {
+        "settings": {"both": {"teachers": ["here", "lite2"]}},
+        "probes": [
+            {"teacher": tap, "student": "pooled", "match": "projection"}
+            for tap in ("pooled", "lite2/late")
+        ],
+        "sweep": {"teachers": {"modes": ["obedient"], "settings": ["both"]}},
+    }
+    params = make_project(tmp_path, **both)
+    spec = cache_spec()
+    spec["kinds"][TASK_LOGITS] = spec["kinds"].pop(LOGITS)
+    make_cache(tmp_path / "data/cache/labelled", spec)
+    make_cache(tmp_path / "data/caches/lite2/labelled", spec)
+    rows = gather_rows(params, list(params.variants()))
+    (card,) = [card for card in make_cards(params, rows) if "both" in card.title]
+    caches = [name for name in card.facts if name.startswith("cache ")]
+    assert caches == ["cache task_logits", "cache lite2/task_logits", "cache lite2/features/late"]
+    assert card.facts["settings both"] == "teachers here and lite2"
 
 
 def test_a_page_says_of_which_revision_lock_and_versions_it_is(project: Path) -> None:
