@@ -1,6 +1,7 @@
 """`mentee cache`: the card, the difference, and files for others."""
 
 import json
+import os
 import re
 import shutil
 import subprocess
@@ -109,6 +110,35 @@ def test_what_a_killed_command_left_beside_a_kind_is_no_part_of_the_cache(
     shutil.copytree(packed / "labelled/logits", packed / "labelled" / left)
     assert mentee("cache", "unpack", packed, tmp_path / "back").exit_code == 0
     assert files_under(tmp_path / "back") == files_under(root)
+
+
+@pytest.mark.parametrize("linked", ["labelled", "labelled/logits"])
+def test_a_link_to_a_folder_is_named_and_never_left_out_in_silence(
+    root: Path, tmp_path: Path, linked: str
+) -> None:
+    """A split on a shared disk, say: training reads it, and verify said that all was whole."""
+    here = tmp_path / "here"
+    shutil.copytree(root / "labelled", here / "validation")
+    shutil.copytree(root, here, dirs_exist_ok=True)
+    (here / linked).rename(tmp_path / "elsewhere")
+    (here / linked).symlink_to(tmp_path / "elsewhere")
+    for words in (("verify", here), ("pack", here, tmp_path / "out"), ("inspect", here)):
+        done = mentee("cache", *words)
+        assert done.exit_code == 1
+        assert done.stderr == (
+            f"error: {here / linked} is a link to a folder, which is not followed: name the link\n"
+        )
+    assert mentee("cache", "verify", here / linked).exit_code == 0
+
+
+@pytest.mark.skipif(os.getuid() == 0, reason="root may read anything")
+def test_a_folder_that_may_not_be_read_is_named(root: Path, tmp_path: Path) -> None:
+    shutil.copytree(root, tmp_path / "here")
+    folder = tmp_path / "here/labelled/logits"
+    folder.chmod(0)
+    done = mentee("cache", "verify", tmp_path / "here")
+    folder.chmod(0o700)
+    assert (done.exit_code, f"{folder}: Permission denied" in done.stderr) == (1, True)
 
 
 def test_one_kind_alone_is_inspected_and_exported(root: Path, tmp_path: Path) -> None:

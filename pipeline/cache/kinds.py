@@ -1,6 +1,7 @@
 """Which kinds lie under a folder: a whole cache, one split of it, or one kind alone."""
 
 import json
+import os
 from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
@@ -27,14 +28,26 @@ def find_kinds(root: Path) -> Found:
 def folders_with(name: str, root: Path) -> list[Path]:
     """The folders at or under `root` that have such a file.
 
-    Not hidden ones: what a command that was killed left half-written or half-removed.
+    Not hidden ones: what a command that was killed left half-written or half-removed. A link to a
+    folder is a MenteeError: followed, a stranger's might lead to anything, and left out in silence,
+    a part of the cache would be neither checked nor packed.
     """
-    folders = sorted(path.parent for path in root.rglob(name))
-    return [
-        folder
-        for folder in folders
-        if not any(part.startswith(".") for part in folder.relative_to(root).parts)
-    ]
+    folders = []
+    for folder, inner, files in os.walk(root, onerror=_refuse_unreadable):
+        inner[:] = [part for part in inner if not part.startswith(".")]
+        for part in inner:
+            if os.path.islink(path := os.path.join(folder, part)):
+                raise MenteeError(
+                    f"{path} is a link to a folder, which is not followed: name the link"
+                )
+        if name in files:
+            folders.append(Path(folder))
+    return sorted(folders)
+
+
+def _refuse_unreadable(error: OSError) -> None:
+    if not isinstance(error, (FileNotFoundError, NotADirectoryError)):
+        raise error
 
 
 def split_folder(folder: Path, manifest: Manifest) -> Path:
