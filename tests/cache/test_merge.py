@@ -1,5 +1,6 @@
 """Several caches as one: taps joined, teachers averaged, what does not fit refused."""
 
+import json
 import shutil
 from pathlib import Path
 
@@ -94,6 +95,26 @@ def test_the_logits_of_two_teachers_are_averaged_over_the_same_views(
         views.view(1, "regions"), Kind(ours / "labelled/views").view(1, "regions")
     )
     assert not (out / "labelled/features").exists()
+
+
+@pytest.mark.parametrize("turned", [False, True])
+def test_of_teachers_that_were_shown_more_or_fewer_views_those_of_all_are_averaged(
+    ours: Path, tmp_path: Path, turned: bool
+) -> None:
+    fewer = cache_spec(views={**cache_spec()["views"], "count": VIEWS - 1})
+    theirs = make_cache(tmp_path / "theirs" / "labelled", fewer, seed=1).parent
+    out = tmp_path / "both"
+    sources = [theirs, ours] if turned else [ours, theirs]
+    done = mentee("cache", "merge", "--average", out, *sources)
+    assert done.exit_code == 0, done.output
+    done = mentee("cache", "verify", out)
+    assert done.exit_code == 0, done.output
+    kind = Kind(out / "labelled/logits")
+    assert (kind.views, Kind(out / "labelled/views").views) == (VIEWS - 1, VIEWS - 1)
+    assert json.loads((out / "labelled/spec.json").read_text())["views"]["count"] == VIEWS - 1
+    for place in places(fewer):
+        mean = sum(answers(fewer, "logits", place, seed) for seed in (0, 1)) / 2
+        np.testing.assert_allclose(kind.part(place), mean, atol=4e-3)
 
 
 @pytest.mark.parametrize(
