@@ -140,6 +140,38 @@ def test_a_whole_kind_of_another_run_does_not_pass_beside_the_others(
     assert "timm:new" in output
 
 
+def test_kinds_alone_are_whole_without_spec_and_index_beside_them(cache: Path) -> None:
+    """As `dvc import` brings them."""
+    for name in ("spec.json", "index.h5"):
+        (cache / name).unlink()
+    done = mentee("cache", "verify", cache)
+    assert done.exit_code == 0, done.output
+    assert "27 shards in 3 kinds" in done.output
+
+
+def test_a_kind_of_the_same_teacher_with_other_views_or_encoding_does_not_pass(
+    cache: Path, tmp_path: Path
+) -> None:
+    spec = cache_spec()
+    fewer = make_cache(tmp_path / "fewer", cache_spec(views={**spec["views"], "count": 2}))
+    kinds = {"logits": {"encoding": "float32", "shape": [3]}}
+    finer = make_cache(tmp_path / "finer", cache_spec(kinds=kinds))
+    for other, told in ((fewer, "2 views, "), (finer, "another logits than ")):
+        shutil.rmtree(cache / "logits")
+        shutil.copytree(other / "logits", cache / "logits")
+        done = mentee("cache", "verify", cache)
+        assert done.exit_code == 1
+        assert done.stdout.startswith(f"{cache / 'logits'}: {told}{cache / 'spec.json'} ")
+
+
+def test_a_file_that_no_manifest_lists_is_named(cache: Path) -> None:
+    path = cache / "logits/v000/p00009.h5"
+    shutil.copy(cache / "logits/v000/p00000.h5", path)
+    done = mentee("cache", "verify", cache)
+    assert (done.exit_code, len(done.stdout.splitlines())) == (1, 1)
+    assert done.stdout.startswith(f"{path}: not in manifest.json")
+
+
 def test_a_manifest_that_lists_too_few_shards_is_refused(cache: Path) -> None:
     path = cache / "logits/manifest.json"
     content = read_json(path)
