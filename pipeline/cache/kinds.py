@@ -6,7 +6,7 @@ from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
-from pipeline.cache.schema import MANIFEST, Manifest, read_manifest
+from pipeline.cache.schema import ARCHIVE, MANIFEST, Manifest, read_manifest
 from pipeline.errors import MenteeError
 
 Found = dict[str, tuple[Path, Manifest]]  # by the folder's path under the one that was asked for
@@ -16,6 +16,8 @@ def find_kinds(root: Path) -> Found:
     """Every kind at or under `root`, by its path there (`.` for `root` itself)."""
     folders = folders_with(MANIFEST, root)
     if not folders:
+        if folders_with(ARCHIVE, root):
+            raise MenteeError(f"{root} is packed: run `mentee cache unpack` first")
         raise MenteeError(
             f"{root} holds no cache: name a folder like data/cache, data/cache/labelled or "
             f"data/cache/labelled/logits"

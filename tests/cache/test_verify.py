@@ -182,6 +182,16 @@ def test_a_manifest_that_lists_too_few_shards_is_refused(cache: Path) -> None:
     assert str(path) in done.output
 
 
+@pytest.mark.parametrize("command", ["verify", "inspect"])
+def test_an_archive_is_not_said_to_be_no_cache_but_packed(
+    cache: Path, tmp_path: Path, command: str
+) -> None:
+    assert mentee("cache", "pack", cache, tmp_path / "packed").exit_code == 0
+    done = mentee("cache", command, tmp_path / "packed")
+    assert done.exit_code == 1
+    assert done.stderr.endswith("packed is packed: run `mentee cache unpack` first\n")
+
+
 def test_what_is_no_cache_is_refused_in_one_line(tmp_path: Path) -> None:
     for path in (tmp_path, tmp_path / "nothing"):
         done = mentee("cache", "verify", path)
