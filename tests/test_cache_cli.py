@@ -148,6 +148,23 @@ def test_one_kind_alone_is_inspected_and_exported(root: Path, tmp_path: Path) ->
     assert np.load(tmp_path / "out/logits.npy").shape == (3, 50, 3)
 
 
+def test_a_kind_in_which_the_user_stands_is_as_any_other(
+    root: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Its file had no name, so that it was hidden, and spec.json beside it was not looked at."""
+    here = shutil.copytree(root, tmp_path / "here") / "labelled"
+    monkeypatch.chdir(here / "features/late")
+    assert mentee("cache", "export", ".", tmp_path / "out").exit_code == 0
+    assert files_under(tmp_path / "out").keys() == {"late.npy"}
+    other = cache_spec(teacher={**cache_spec()["teacher"], "model": "timm:new"})
+    shutil.rmtree(here)
+    make_cache(here, other)
+    shutil.copy(root / "labelled/spec.json", here)
+    monkeypatch.chdir(here / "features/late")
+    done = mentee("cache", "verify", ".")
+    assert (done.exit_code, "of another dump than" in done.stdout) == (1, True)
+
+
 @pytest.fixture
 def small_disk(tmp_path: Path) -> Iterator[Path]:
     """A disk of its own with room for a part of what is written."""

@@ -14,6 +14,8 @@ Found = dict[str, tuple[Path, Manifest]]  # by the folder's path under the one t
 
 def find_kinds(root: Path) -> Found:
     """Every kind at or under `root`, by its path there (`.` for `root` itself)."""
+    if root.name in ("", ".."):  # `.` has neither a name nor a parent, and both are asked for
+        root = root.resolve()
     folders = folders_with(MANIFEST, root)
     if not folders:
         if folders_with(ARCHIVE, root):
