@@ -19,8 +19,8 @@ from pipeline.files import write_json
 def join(sources: list[Path], target: Path) -> None:
     """Every kind of every source into `target`; all must be of one dump."""
     kinds: dict[str, tuple[Path, Kind]] = {}
-    for source in sources:
-        for path, (folder, manifest) in find_kinds(source).items():
+    for source, found in zip(sources, _same_parts(sources), strict=True):
+        for path, (folder, manifest) in found.items():
             if not manifest.entries:  # of an empty split
                 write_manifest(target / path, manifest.kind, manifest.spec, [])
                 continue
@@ -54,7 +54,7 @@ def average(sources: list[Path], target: Path) -> None:
     of different teachers have no mean and are left out, and so are their own logits, if these have
     none and the task's are there, which students read.
     """
-    found = [find_kinds(source) for source in sources]
+    found = _same_parts(sources)
     shared = set.intersection(*(set(kinds) for kinds in found))
     wanted = sorted(
         path
@@ -72,7 +72,8 @@ def average(sources: list[Path], target: Path) -> None:
         views_path = (Path(path).parent / VIEWS).as_posix()
         if views_path not in shared:
             raise MenteeError(
-                f"{path} has no {VIEWS} beside it in every source: nothing to average"
+                f"{members[0].folder} has no {VIEWS} beside it in every source: name whole caches, "
+                f"or a split of each"
             )
         views = [Kind(kinds[views_path][0]) for kinds in found]
         for shown, said in zip(views, members, strict=True):
@@ -82,6 +83,26 @@ def average(sources: list[Path], target: Path) -> None:
         if not (target / views_path).exists():
             made.append((views_path, _common_views(views, members, target / views_path)))
     _write_beside(made, {path: found[0][path][0] for path, _ in made}, target)
+
+
+def _same_parts(sources: list[Path]) -> list[Found]:
+    """The kinds of every source; a split put beside a whole cache would make no cache."""
+    found = [find_kinds(source) for source in sources]
+    for source, kinds in zip(sources, found, strict=True):
+        if not _parts(found[0]) & _parts(kinds):
+            raise MenteeError(
+                f"{source} is another part of a cache than {sources[0]}: name whole caches, or the "
+                f"same split or kind of each"
+            )
+    return found
+
+
+def _parts(kinds: Found) -> set[tuple[int, str]]:
+    """How many folders below that of a whole cache a source begins; of a kind alone, which."""
+    return {
+        (2 + manifest.kind.count("/") - len(Path(path).parts), "" if path != "." else manifest.kind)
+        for path, (_, manifest) in kinds.items()
+    }
 
 
 def _have_mean(path: str, found: list[Found]) -> bool:

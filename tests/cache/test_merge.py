@@ -254,6 +254,30 @@ def test_teachers_that_were_shown_other_views_are_not_averaged(ours: Path, tmp_p
     assert not (tmp_path / "both").exists()
 
 
+@pytest.mark.parametrize("average", [[], ["--average"]], ids=["joined", "averaged"])
+@pytest.mark.parametrize(
+    ("one", "other"), [("", "labelled"), ("labelled", "labelled/logits"),
+                       ("labelled/views", "labelled/logits")],
+)  # fmt: skip
+def test_other_parts_of_a_cache_are_not_put_beside_each_other(
+    ours: Path, tmp_path: Path, one: str, other: str, average: list[str]
+) -> None:
+    """A split beside a whole cache was said to be joined, and nothing could read it."""
+    done = mentee("cache", "merge", *average, tmp_path / "both", ours / one, ours / other)
+    assert done.exit_code == 1
+    assert done.stderr.startswith(
+        f"error: {ours / other} is another part of a cache than {ours / one}: "
+    )
+    assert not (tmp_path / "both").exists()
+
+
+def test_a_kind_alone_has_no_views_to_be_averaged_with(ours: Path, tmp_path: Path) -> None:
+    logits = ours / "labelled/logits"
+    done = mentee("cache", "merge", "--average", tmp_path / "both", logits, logits)
+    assert done.exit_code == 1
+    assert done.stderr.startswith(f"error: {logits} has no views beside it in every source: ")
+
+
 def test_the_largest_logits_alone_have_no_mean(ours: Path, tmp_path: Path) -> None:
     """Each teacher keeps other classes."""
     kinds = {**cache_spec()["kinds"], "logits": {"encoding": "top2", "shape": [3]}}
