@@ -148,6 +148,22 @@ def test_one_kind_alone_is_inspected_and_exported(root: Path, tmp_path: Path) ->
     assert np.load(tmp_path / "out/logits.npy").shape == (3, 50, 3)
 
 
+def test_an_empty_split_is_left_out_of_an_export_and_alone_is_refused(
+    root: Path, tmp_path: Path
+) -> None:
+    """As `data.unlabelled: 0` makes one."""
+    here = Path(shutil.copytree(root, tmp_path / "here"))
+    make_cache(here / "unlabelled", cache_spec(split="unlabelled", rows=0))
+    done = mentee("cache", "export", here, tmp_path / "out")
+    assert done.exit_code == 0, done.output
+    names = {path.name for path in (tmp_path / "out").rglob("*.npy")}
+    assert names == {"logits.npy", "late.npy", "regions.npy", "pixels.npy"}
+    assert not list((tmp_path / "out/unlabelled").rglob("*.npy"))
+    done = mentee("cache", "export", here / "unlabelled", tmp_path / "none")
+    assert (done.exit_code, "holds no answers: its splits are empty" in done.stderr) == (1, True)
+    assert not (tmp_path / "none").exists()
+
+
 def test_a_kind_in_which_the_user_stands_is_as_any_other(
     root: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:

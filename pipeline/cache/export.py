@@ -27,7 +27,7 @@ def export(source: Path, target: Path, form: str) -> None:
         else:
             name = f"{folder.name if path == '.' else Path(path).name}.npy"
             _write(kind, VALUES, target / Path(path).parent / name, form)
-    if not target.exists():
+    if not any(target.iterdir()):
         raise MenteeError(f"{source} holds no answers: its splits are empty")
 
 
