@@ -103,6 +103,17 @@ def test_export_tells_every_files_accuracy_and_eight_bits_keep_most_of_it(
     assert set(sizes) == {"student.onnx", "student-int8.onnx", "student.pt2"}
 
 
+def test_weights_in_eight_bits_are_so_small_that_no_processors_sums_saturate(project: Path) -> None:
+    """Two products of a weight and an activation 0 .. 255 are added in 16 bits without VNNI."""
+    graph = onnx.load(EXPORTED / "student-int8.onnx").graph
+    arrays = [onnx.numpy_helper.to_array(each) for each in graph.initializer]
+    weights = [array for array in arrays if array.dtype == np.int8 and array.ndim > 1]
+    assert len(weights) == 6, "five convolutions and a linear layer"
+    for array in weights:
+        assert 2 * 255 * int(np.abs(array.astype(int)).max()) < 2**15
+        assert np.abs(array.astype(int)).max() >= 63, "and no smaller than that"
+
+
 @pytest.mark.parametrize("count", [1, 2, 7])
 def test_exported_files_answer_batches_of_any_size_as_the_student_does(
     count: int, project: Path
