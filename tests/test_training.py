@@ -18,6 +18,7 @@ import torch
 import torchvision
 from caches import files_under
 from killing import prepare_small, set_params, stop_after
+from projects import edit_params
 
 from pipeline.blocks import Mode, Settings, SoftTargets, Training, Views
 from pipeline.checkpoints import FOLDER, STATE, Checkpoint
@@ -31,6 +32,7 @@ from pipeline.params import Params, load_params
 from pipeline.prepared import PREPARED_FILE, Split, read_split
 from pipeline.regularisers import EarlyStopping, mixing, weights_of
 from pipeline.results import read_curve
+from pipeline.runs import set_up
 from pipeline.stages.dump import dump
 from pipeline.stages.head import head
 from pipeline.stages.sweep import trained_ahead
@@ -395,6 +397,48 @@ def project(finished: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> 
     folder = Path(shutil.copytree(finished, tmp_path / "project"))
     monkeypatch.chdir(folder)
     return folder
+
+
+# What params say is done
+
+
+@pytest.mark.parametrize(
+    ("mode", "block", "change"),
+    [
+        *(("independent", "settings", {"own": change}) for change in (
+            {"dropout": 0.3}, {"l1": 1e-2}, {"l2": 1e-2}, {"label_smoothing": 0.2}, {"mixup": 1.0},
+            {"cutmix": 1.0},
+        )),
+        *(("independent", "training", change) for change in (
+            {"batch_size": 15}, {"optimizer": "sgd"}, {"schedule": "cosine"}, {"warmup": 0.5},
+            {"learning_rate": 2e-3}, {"weight_decay": 0.5}, {"gradient_clip": 0.1},
+            {"weight_average": 0.5},
+        )),
+        *(("independent", "views", change) for change in (
+            {"labelled": 1}, {"padding": 0}, {"flip": False}, {"seed": 1},
+        )),
+        ("obedient", "settings", {"own": {"unlabelled": 0.5}}),
+        ("obedient", "soft_targets", {"temperature": 1.0}),
+        ("obedient", "soft_targets", {"distance": "rmse"}),
+    ],
+)  # fmt: skip
+def test_nothing_that_params_say_of_training_is_without_effect(
+    project: Path, mode: str, block: str, change: dict[str, Any]
+) -> None:
+    """A student of a few steps ends with other weights where one thing alone was changed."""
+
+    def weights() -> dict[str, torch.Tensor]:
+        params = load_params()
+        run = set_up(params, Variant(mode, "own", 0))
+        run.go(params.training, lambda look: None)
+        return run.student.state_dict()
+
+    few = {"steps": 6, "validations": 1, "weight_average": 0.0}
+    edit_params(Path("params.yaml"), {"training": few, "settings": {"own": {}}})
+    before = weights()
+    edit_params(Path("params.yaml"), {block: change})
+    after = weights()
+    assert not all(torch.equal(before[name], value) for name, value in after.items())
 
 
 def outcome(folder: Path) -> dict[str, bytes]:

@@ -195,6 +195,19 @@ def test_the_same_seed_gives_the_same_bytes_and_another_one_others(project: Path
     assert made[0][WEIGHTS.name] != made[2][WEIGHTS.name]
 
 
+@pytest.mark.parametrize(
+    "change", [{"steps": 4}, {"batch_size": 9}, {"learning_rate": 2e-3}, {"weight_decay": 0.5}]
+)
+def test_nothing_that_params_say_of_tuning_is_without_effect(
+    project: Path, change: dict[str, Any]
+) -> None:
+    made = []
+    for finetuned in ({}, change):
+        finetune(params_of("head", finetune=finetuned))
+        made.append(digest_file(WEIGHTS))
+    assert made[0] != made[1]
+
+
 # Other networks
 
 
