@@ -3,20 +3,16 @@
 Heavy imports stand inside the commands, so that `mentee --help` answers at once.
 """
 
-import _thread
 import os
 import sys
-import time
 import traceback
-from collections.abc import Iterator
-from contextlib import contextmanager
-from typing import Any
 
 import click
 
 from pipeline.cache_cli import cache
 from pipeline.errors import MenteeError
 from pipeline.files import explain
+from pipeline.interrupts import interrupts_heard
 from pipeline.options import SEED, SETTINGS, mode
 from pipeline.progress import telling
 from pipeline.user_cli import export, init, predict, taps, teachers
@@ -46,29 +42,6 @@ class Commands(click.Group):
                 traceback.print_exc()
             click.echo(f"error: {one_line(error)}", err=True)
             sys.exit(INTERRUPTED if isinstance(error, KeyboardInterrupt) else MENDED_BY_USER)
-
-
-@contextmanager
-def interrupts_heard() -> Iterator[None]:
-    """Ctrl-C ends a command also where Python drops it: in callbacks of C code, as in h5py."""
-    before = sys.unraisablehook
-
-    def hear(dropped: Any) -> None:
-        if issubclass(dropped.exc_type, KeyboardInterrupt):
-            _thread.start_new_thread(interrupt_again, ())
-        else:
-            before(dropped)
-
-    def interrupt_again() -> None:
-        time.sleep(0.01)  # in the callback it would be dropped again
-        if sys.unraisablehook is hear:
-            _thread.interrupt_main()
-
-    sys.unraisablehook = hear
-    try:
-        yield
-    finally:
-        sys.unraisablehook = before
 
 
 def one_line(error: BaseException) -> str:

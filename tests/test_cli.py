@@ -24,32 +24,6 @@ def test_every_command_explains_itself_with_an_example(command: str) -> None:
     assert f"Example: mentee {command}" in result.output
 
 
-DROPPED = """
-import signal, time
-from pipeline.cli import main
-
-class Held:
-    def __del__(self):
-        signal.raise_signal(signal.SIGINT)
-
-@main.command()
-def wait():
-    Held()
-    for _ in range(60):
-        time.sleep(0.1)
-
-signal.signal(signal.SIGINT, signal.default_int_handler)
-main(["wait"])
-"""
-
-
-def test_ctrl_c_that_python_drops_in_a_destructor_ends_the_command_all_the_same() -> None:
-    """As it does in those of h5py: a merge said that it was interrupted, and went on."""
-    done = shell(sys.executable, "-c", DROPPED, cwd=REPOSITORY)
-    assert done.returncode == 130
-    assert done.stdout == "error: interrupted; run it again, a dump goes on where it was\n"
-
-
 def test_help_lists_the_stages_in_their_order() -> None:
     stages = re.findall(r"^  ([a-z]+)[a-z-]*:$", (REPOSITORY / "dvc.yaml").read_text(), re.M)
     listed = re.findall(r"^  ([a-z]+)  ", CliRunner().invoke(main, ["--help"]).output, re.M)
