@@ -62,9 +62,17 @@ def explain(error: OSError) -> str:
     if error.errno in FULL:
         free = "" if named is None else f" ({_free_bytes(named) / 1e6:.1f} MB are free)"
         return f"{text}{free}: make room and run it again, what is finished is kept"
+    if error.errno == errno.EACCES and named and _is_closed(named):
+        return f"{text}: make it readable"
     if error.errno in (errno.EROFS, errno.EACCES, errno.EPERM):
         return f"{text}: make it writable, or work in another folder"
     return text
+
+
+def _is_closed(path: str) -> bool:
+    """Whether a file is there that this user may not read."""
+    effective = os.access in os.supports_effective_ids
+    return os.path.exists(path) and not os.access(path, os.R_OK, effective_ids=effective)
 
 
 def _free_bytes(path: str) -> int:

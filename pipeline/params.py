@@ -101,6 +101,13 @@ class Params(Block):
                 f"head.tap: {self.head.tap!r} holds maps, a head reads one value a channel: name a "
                 f"tap with grid 1"
             )
+        if not self.head.fit:
+            for key, off in {"posterior": "point", "self_training": 0}.items():
+                if (value := getattr(self.head, key)) != off:
+                    raise ValueError(
+                        f"head.{key}: {value} needs a head that is fitted: set head.fit to true, "
+                        f"or head.{key} to {off}"
+                    )
         for probe in self.probes:
             known = probe.teacher in taps or probe.asks != HERE
             _need(known, "probes.teacher", probe.teacher, taps)

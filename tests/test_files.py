@@ -179,6 +179,15 @@ def test_a_folder_that_may_not_be_entered_is_said_in_one_line(tmp_path: Path) ->
     assert text.startswith(f"{closed}/a/b/out: Permission denied: make it writable")
 
 
+def test_of_a_file_that_may_not_be_read_it_is_not_said_to_be_made_writable() -> None:
+    with as_nobody(), tempfile.TemporaryDirectory() as place:
+        closed = Path(place, "theirs.csv")
+        closed.touch(mode=0o200)
+        with pytest.raises(PermissionError) as caught:
+            closed.read_text()
+        assert explain(caught.value) == f"{closed}: Permission denied: make it readable"
+
+
 @pytest.mark.parametrize("code", [errno.ENOSPC, errno.EDQUOT])
 def test_of_a_full_disk_its_free_space_is_said_even_of_a_folder_that_is_gone(
     tmp_path: Path, code: int

@@ -431,6 +431,16 @@ def test_lone_students_may_have_fewer_labels_than_a_tuned_teacher(tmp_path: Path
     assert load_params(params_file(tmp_path, changes)).efficiency.labels == [5]
 
 
+@pytest.mark.parametrize(("key", "value"), [("posterior", "laplace"), ("self_training", 10)])
+def test_what_only_a_fitted_head_has_is_not_asked_of_the_teachers_own(
+    key: str, value: Any, tmp_path: Path
+) -> None:
+    text = complaint(tmp_path, {"head.fit": False, f"head.{key}": value})
+    assert text.startswith(f"head.{key}: {value} needs a head that is fitted: set head.fit to true")
+    params = load_params(params_file(tmp_path, {"head.fit": False}))
+    assert not params.head.fit
+
+
 def test_attention_to_a_single_place_is_not_kept(tmp_path: Path) -> None:
     text = complaint(tmp_path, {"teacher.taps.middle": {**ATTENTION, "grid": 1}})
     assert text.startswith("teacher.taps.middle: keep: attention says where a teacher looks")

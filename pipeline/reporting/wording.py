@@ -45,6 +45,8 @@ def in_words(difference: Difference) -> str:
     """For a sentence: 9.6 points more, 95 % interval 8.1 to 11.1; or what keeps it from that."""
     size = 100 * difference.mean
     text = f"{abs(size):.1f} points {'more' if size >= 0 else 'less'}"
+    if round(size, 1) == 0:
+        text = "the same to 0.1 points"
     if difference.is_shown and difference.interval:
         low, high = sorted(abs(100 * end) for end in difference.interval)
         return f"{text} (95 % interval over {difference.seeds} seeds: {low:.1f} to {high:.1f})"

@@ -41,6 +41,11 @@ def test_a_gain_that_the_seeds_do_not_show_is_said_to_be_none() -> None:
     assert "interval" not in text
 
 
+def test_equals_are_called_neither_more_nor_less() -> None:
+    rows = [TAUGHT, row("alone", "labels", (0.5,)), row("led", "features", (0.5002,))]
+    assert "it reaches 50.0 %: the same to 0.1 points" in headline(rows, 0, [])
+
+
 def test_one_seed_is_said_to_show_no_difference() -> None:
     rows = [TAUGHT, row("alone", "labels", (0.5,)), row("led", "unlabelled", (0.7,))]
     text = headline(rows, 5000, [])
