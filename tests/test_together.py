@@ -60,6 +60,7 @@ PROBED = {
     for name, chosen in DISTANCES.items() if chosen.needs != "negatives"
 }  # fmt: skip
 Change = dict[str, Any]
+FAST_IN_BFLOAT16 = compute._cpu_is_fast_in_bfloat16
 
 
 def change(**blocks: Any) -> Params:
@@ -98,6 +99,22 @@ def flat(state: dict[str, torch.Tensor]) -> torch.Tensor:
     return torch.cat([value.double().flatten() for value in numbers])
 
 
+def moved_by_rounding(params: Params, variant: Variant, part: str) -> torch.Tensor:
+    """How far one that trains alone comes out from itself, where it begins a millionth apart."""
+
+    def end(size: float, draw: int = 0) -> torch.Tensor:
+        run = set_up(params, variant)
+        draws = torch.Generator().manual_seed(draw)
+        with torch.no_grad():
+            for weight in run.student.parameters():
+                weight.mul_(1 + size * torch.randn(weight.shape, generator=draws))
+        run.go(params.training, lambda _: None)
+        return flat(getattr(run, part).state_dict())
+
+    whole = end(0.0)
+    return torch.stack([(end(1e-6, draw) - whole).norm() for draw in range(8)]).max()
+
+
 def ahead(params: Params, variants: list[Variant]) -> dict[Variant, dict[str, Any]]:
     """What each has kept that trained alone."""
     for variant in variants:
@@ -111,7 +128,8 @@ def ahead(params: Params, variants: list[Variant]) -> dict[Variant, dict[str, An
 def assert_alike(params: Params, alone: dict[Variant, dict[str, Any]], share: float = 1e-3) -> None:
     """What they have kept now is what they had kept, up to rounding.
 
-    share: of the way that training took weights and statistics.
+    share: of the way that training took weights and statistics. Where rounding turns a unit on or
+    off, which is another one on every processor, as much as it is for one that trains alone.
     """
     for variant, state in alone.items():
         found = kept(variant)
@@ -122,8 +140,8 @@ def assert_alike(params: Params, alone: dict[Variant, dict[str, Any]], share: fl
                 continue
             begun = getattr(set_up(params, variant), part).state_dict()
             own, other = flat(found["parts"][part]), flat(state["parts"][part])
-            way = (flat(begun) - other).norm()
-            assert (own - other).norm() <= share * way
+            way, apart = (flat(begun) - other).norm(), (own - other).norm()
+            assert apart <= share * way or apart <= 2 * moved_by_rounding(params, variant, part)
         assert found["parts"]["schedule"] == state["parts"]["schedule"]
         assert found["parts"]["mixture"]["generator"] == state["parts"]["mixture"]["generator"]
 
@@ -261,6 +279,8 @@ def test_students_that_were_killed_go_on_as_one(
 def test_mentee_train_takes_up_what_was_trained_as_one(
     project: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
+    # The process that trains them is another, which no test keeps from it.
+    monkeypatch.setattr(compute, "_cpu_is_fast_in_bfloat16", FAST_IN_BFLOAT16)
     params, variants = load_params(), seeds("taught", "mixed", 2)
     told = sorted(trained_ahead(params, [variants], 1))
     assert told == [f"{variant.name}: {TRAINED}" for variant in variants]
