@@ -12,6 +12,8 @@ from pipeline.cache.schema import (
     INDEX,
     MANIFEST,
     SPEC,
+    TASK_LOGITS,
+    TASK_UNCERTAINTY,
     UNPARSABLE,
     VIEWS,
     Entry,
@@ -61,6 +63,8 @@ def _verify_beside(folder: Path, manifest: Manifest) -> Iterator[str]:
     if different:
         key, (one, other) = next(iter(different.items()))
         yield f"{folder}: of another dump than {path}: {key} is {short(other)}, not {short(one)}"
+    elif described is None and manifest.kind not in (TASK_LOGITS, TASK_UNCERTAINTY):
+        yield f"{folder}: {path} does not describe {manifest.kind}"
     elif described is not None and {manifest.kind: described} != manifest.spec["kinds"]:
         yield f"{folder}: another {manifest.kind} than {path} describes"
     elif described is not None and manifest.entries and manifest.views != count:

@@ -164,6 +164,14 @@ def test_a_kind_of_the_same_teacher_with_other_views_or_encoding_does_not_pass(
         assert done.stdout.startswith(f"{cache / 'logits'}: {told}{cache / 'spec.json'} ")
 
 
+def test_a_kind_whose_name_spec_json_has_lost_is_named(cache: Path) -> None:
+    spec = cache / "spec.json"
+    spec.write_bytes(spec.read_bytes().replace(b'"logits"', b'"logitr"'))
+    done = mentee("cache", "verify", cache)
+    assert done.exit_code == 1
+    assert f"{cache / 'logits'}: {spec} does not describe logits" in done.stdout
+
+
 def test_a_file_that_no_manifest_lists_is_named(cache: Path) -> None:
     path = cache / "logits/v000/p00009.h5"
     shutil.copy(cache / "logits/v000/p00000.h5", path)
