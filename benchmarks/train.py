@@ -11,7 +11,8 @@ from measuring import command
 CORES = os.cpu_count() or 1
 main = command(
     "train", "train",
-    {"steps": CORES, "host": 1, "epochs": CORES, "together": CORES, "freed": CORES},
+    {"steps": CORES, "host": 1, "epochs": CORES, "together": CORES, "freed": CORES,
+     "fitting": CORES},
 )  # fmt: skip
 
 if __name__ == "__main__":
