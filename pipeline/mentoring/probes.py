@@ -67,7 +67,7 @@ class FirstChannels(nn.Module):
     def forward(
         self, student: torch.Tensor, teacher: torch.Tensor
     ) -> tuple[torch.Tensor, torch.Tensor]:
-        return student[:, : self.channels], teacher[:, : self.channels]
+        return first(student, self.channels), first(teacher, self.channels)
 
 
 class Unmatched(nn.Module):
@@ -141,6 +141,13 @@ class Probe(nn.Module):
             if negatives is not None and self.needs == "negatives":
                 return self.measure(student.float(), teacher, negatives.float(), are_others)
             return self.measure(student.float(), teacher)
+
+
+def first(features: torch.Tensor, channels: int) -> torch.Tensor:
+    if features.dim() == 2:
+        return features[:, :channels]
+    # Cut where they come last: so does the gradient, which the student's is added to.
+    return features.permute(0, 2, 3, 1)[..., :channels].permute(0, 3, 1, 2)
 
 
 def project(

@@ -52,6 +52,18 @@ def test_a_projection_of_maps_is_the_same_at_every_place() -> None:
     assert chosen(student, expected.detach()).item() == pytest.approx(0, abs=1e-5)
 
 
+@pytest.mark.parametrize("match", ["projection", "first_channels", "random_projection"])
+def test_the_gradient_lies_in_memory_as_the_students_maps_do(match: str) -> None:
+    """Else the layer below, where it is added to another, goes slowly through both."""
+    chosen = probe(match, (6, 4, 4), (5, 4, 4))
+    maps = torch.randn(3, 6, 4, 4).to(memory_format=torch.channels_last).requires_grad_()
+    passed: list[torch.Tensor] = []
+    features = maps * 1
+    features.register_hook(passed.append)
+    chosen(features, torch.randn(3, 5, 4, 4)).backward()
+    assert passed[0].is_contiguous(memory_format=torch.channels_last)
+
+
 def test_a_projection_starts_with_a_weight_for_every_pair_of_channels() -> None:
     chosen = probe("projection", (5,), (7,))
     assert sum(parameter.numel() for parameter in chosen.parameters()) == 7 * 5 + 7
