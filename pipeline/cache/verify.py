@@ -63,7 +63,7 @@ def _verify_beside(folder: Path, manifest: Manifest) -> Iterator[str]:
     if different:
         key, (one, other) = next(iter(different.items()))
         yield f"{folder}: of another dump than {path}: {key} is {short(other)}, not {short(one)}"
-    elif described is None and manifest.kind not in (TASK_LOGITS, TASK_UNCERTAINTY):
+    elif described is None and not _is_of_a_head(manifest):
         yield f"{folder}: {path} does not describe {manifest.kind}"
     elif described is not None and {manifest.kind: described} != manifest.spec["kinds"]:
         yield f"{folder}: another {manifest.kind} than {path} describes"
@@ -72,6 +72,11 @@ def _verify_beside(folder: Path, manifest: Manifest) -> Iterator[str]:
     beside = path.parent / INDEX
     if manifest.kind == VIEWS and not (beside.is_file() and digest_file(beside) == index):
         yield f"{beside}: damaged, or of another dump"
+
+
+def _is_of_a_head(manifest: Manifest) -> bool:
+    """Whether `mentee head` made it, of which the spec.json of a dump is silent."""
+    return "head" in manifest.spec or manifest.kind in (TASK_LOGITS, TASK_UNCERTAINTY)
 
 
 def _verify_file(folder: Path, manifest: Manifest, path: Path, entry: Entry) -> str | None:
