@@ -12,6 +12,7 @@ from typing import Any
 import numpy as np
 import pytest
 import torch
+import torch.nn.functional as F
 from killing import prepare_small, set_params, stop_after
 from stage_one import enter_copy, run_stage_one
 
@@ -99,22 +100,6 @@ def flat(state: dict[str, torch.Tensor]) -> torch.Tensor:
     return torch.cat([value.double().flatten() for value in numbers])
 
 
-def moved_by_rounding(params: Params, variant: Variant, part: str) -> torch.Tensor:
-    """How far one that trains alone comes out from itself, where it begins a millionth apart."""
-
-    def end(size: float, draw: int = 0) -> torch.Tensor:
-        run = set_up(params, variant)
-        draws = torch.Generator().manual_seed(draw)
-        with torch.no_grad():
-            for weight in run.student.parameters():
-                weight.mul_(1 + size * torch.randn(weight.shape, generator=draws))
-        run.go(params.training, lambda _: None)
-        return flat(getattr(run, part).state_dict())
-
-    whole = end(0.0)
-    return torch.stack([(end(1e-6, draw) - whole).norm() for draw in range(8)]).max()
-
-
 def ahead(params: Params, variants: list[Variant]) -> dict[Variant, dict[str, Any]]:
     """What each has kept that trained alone."""
     for variant in variants:
@@ -128,8 +113,7 @@ def ahead(params: Params, variants: list[Variant]) -> dict[Variant, dict[str, An
 def assert_alike(params: Params, alone: dict[Variant, dict[str, Any]], share: float = 1e-3) -> None:
     """What they have kept now is what they had kept, up to rounding.
 
-    share: of the way that training took weights and statistics. Where rounding turns a unit on or
-    off, which is another one on every processor, as much as it is for one that trains alone.
+    share: of the way that training took weights and statistics.
     """
     for variant, state in alone.items():
         found = kept(variant)
@@ -140,8 +124,8 @@ def assert_alike(params: Params, alone: dict[Variant, dict[str, Any]], share: fl
                 continue
             begun = getattr(set_up(params, variant), part).state_dict()
             own, other = flat(found["parts"][part]), flat(state["parts"][part])
-            way, apart = (flat(begun) - other).norm(), (own - other).norm()
-            assert apart <= share * way or apart <= 2 * moved_by_rounding(params, variant, part)
+            way = (flat(begun) - other).norm()
+            assert (own - other).norm() <= share * way
         assert found["parts"]["schedule"] == state["parts"]["schedule"]
         assert found["parts"]["mixture"]["generator"] == state["parts"]["mixture"]["generator"]
 
@@ -190,7 +174,11 @@ def test_every_distance_of_features_is_that_of_each(project: Path, distance: str
 
 
 @pytest.mark.parametrize("distance", SOFT_TARGET_DISTANCES)
-def test_every_distance_of_soft_targets_is_that_of_each(project: Path, distance: str) -> None:
+def test_every_distance_of_soft_targets_is_that_of_each(
+    project: Path, distance: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    # Of units with a kink, rounding turns some on or off, which are others on every processor.
+    monkeypatch.setattr(torch.nn.ReLU, "forward", lambda _, inputs: F.silu(inputs))
     params = change(soft_targets={"distance": distance})
     variants = seeds("taught", "mixed", count=2)
     alone = ahead(params, variants)
