@@ -47,11 +47,11 @@ def choose_compute(runtime: Runtime) -> Compute:
     The ranks of a machine have a GPU each, or a part of the CPU's threads.
     """
     ranks = launched()
+    threads = runtime.threads or own_cores()
     if ranks.local_count > 1:
-        cores = runtime.threads or own_cores()
-        torch.set_num_threads(max(1, cores // ranks.local_count))
-    elif runtime.threads:
-        torch.set_num_threads(runtime.threads)
+        torch.set_num_threads(max(1, threads // ranks.local_count))
+    elif runtime.threads or threads < torch.get_num_threads():
+        torch.set_num_threads(threads)
     name = runtime.device
     if name == "auto":
         name = "cuda" if torch.cuda.is_available() else "cpu"

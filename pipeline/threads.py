@@ -1,20 +1,22 @@
 """What several threads do together."""
 
-import os
 from collections import deque
 from collections.abc import Callable, Iterable, Iterator
 from concurrent.futures import Future, ThreadPoolExecutor
 from typing import TypeVar
+
+import joblib
 
 Item = TypeVar("Item")
 Result = TypeVar("Result")
 
 
 def own_cores() -> int:
-    """How many cores this process may use, as far as the system says."""
-    if hasattr(os, "sched_getaffinity"):  # not on macOS and Windows
-        return len(os.sched_getaffinity(0))
-    return os.cpu_count() or 1
+    """How many cores this process may use: those of its affinity, and no more than a container's.
+
+    What a container may use is a share of all cores' time, of which neither Python nor torch knows.
+    """
+    return joblib.cpu_count()
 
 
 def in_order(

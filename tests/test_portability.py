@@ -3,10 +3,7 @@
 import ast
 from pathlib import Path
 
-import pytest
-
 import pipeline
-from pipeline import threads
 
 PACKAGE = Path(pipeline.__file__).parent
 # Of the standard library, on Linux and macOS alone.
@@ -28,11 +25,3 @@ def test_nothing_imports_what_windows_does_not_have() -> None:
     needed = {path.name: modules_imported(path) & POSIX_ONLY for path in PACKAGE.rglob("*.py")}
     assert len(needed) > 90
     assert {name: modules for name, modules in needed.items() if modules} == {}
-
-
-def test_cores_are_counted_where_the_system_knows_of_no_affinity(
-    monkeypatch: pytest.MonkeyPatch,
-) -> None:
-    assert 0 < threads.own_cores() <= (threads.os.cpu_count() or 1)
-    monkeypatch.delattr(threads.os, "sched_getaffinity", raising=False)
-    assert threads.own_cores() == threads.os.cpu_count()

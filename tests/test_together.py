@@ -329,7 +329,7 @@ def test_on_a_cpu_each_has_a_process(project: Path, jobs: int, count: int, proce
 def test_by_default_a_cpu_trains_one_for_each_core_that_this_process_may_use(
     project: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr("os.sched_getaffinity", lambda _process: {1, 4, 6}, raising=False)
+    monkeypatch.setattr("pipeline.stages.sweep.own_cores", lambda: 3)
     _, processes = shared_out(load_params(), seeds("lone", count=5), None, on_gpu=False)
     assert processes == 3
 
