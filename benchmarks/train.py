@@ -12,7 +12,7 @@ CORES = os.cpu_count() or 1
 main = command(
     "train", "train",
     {"steps": CORES, "host": 1, "epochs": CORES, "together": CORES, "freed": CORES,
-     "fitting": CORES},
+     "fitting": CORES, "crowded": CORES},
 )  # fmt: skip
 
 if __name__ == "__main__":

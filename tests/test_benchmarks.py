@@ -26,6 +26,7 @@ def beside_the_benchmarks(monkeypatch: pytest.MonkeyPatch) -> None:
         ("cache", "verify", 2), ("cache", "writing", 1),
         ("train", "steps", 4), ("train", "host", 2), ("train", "epochs", 1),
         ("train", "together", 1), ("train", "freed", 3), ("train", "fitting", 2),
+        ("train", "crowded", 2),
     ],
 )  # fmt: skip
 def test_a_measurement_runs_and_its_rows_stand_in_the_page(
