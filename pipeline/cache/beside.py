@@ -33,7 +33,8 @@ def read_spec(folder: Path) -> dict[str, Any]:
     try:
         spec = read_bounded_json(path)
         check_modest(spec)
-        if spec.keys() != _PARTS or not isinstance(spec["index"]["sha256"], str):
+        types = type(spec["views"]["count"]), type(spec["index"]["sha256"])
+        if spec.keys() != _PARTS or types != (int, str):
             raise ValueError("it has other parts")
     except UNPARSABLE as error:
         raise MenteeError(

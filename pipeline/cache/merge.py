@@ -8,8 +8,17 @@ import numpy as np
 from pipeline.cache.beside import read_spec, take_index
 from pipeline.cache.encodings import encoding_of
 from pipeline.cache.kinds import Found, differences, dump_of, find_kinds, short, split_folder
-from pipeline.cache.reader import Kind
-from pipeline.cache.schema import INDEX, LOGITS, PIXELS, REGIONS, SPEC, TASK_LOGITS, VIEWS
+from pipeline.cache.reader import Kind, layout_of
+from pipeline.cache.schema import (
+    INDEX,
+    LOGITS,
+    PIXELS,
+    REGIONS,
+    SPEC,
+    TASK_LOGITS,
+    VIEWS,
+    Manifest,
+)
 from pipeline.cache.shard import write_shard
 from pipeline.cache.writer import link_or_copy, write_manifest
 from pipeline.errors import MenteeError
@@ -21,10 +30,7 @@ def join(sources: list[Path], target: Path) -> None:
     kinds: dict[str, tuple[Path, Kind]] = {}
     for source, found in zip(sources, _same_parts(sources), strict=True):
         for path, (folder, manifest) in found.items():
-            if not manifest.entries:  # of an empty split
-                write_manifest(target / path, manifest.kind, manifest.spec, [])
-                continue
-            kind = Kind(folder)
+            kind = _opened(folder, manifest)
             if path not in kinds:
                 kinds[path] = (source, kind)
                 continue
@@ -56,26 +62,21 @@ def average(sources: list[Path], target: Path) -> None:
     """
     found = _same_parts(sources)
     shared = set.intersection(*(set(kinds) for kinds in found))
-    wanted = sorted(
-        path
-        for path in shared
-        if found[0][path][1].kind in (LOGITS, TASK_LOGITS)
-        and all(kinds[path][1].entries for kinds in found)
-    )
-    if not wanted:
+    wanted = sorted(path for path in shared if found[0][path][1].kind in (LOGITS, TASK_LOGITS))
+    if not any(found[0][path][1].entries for path in wanted):
         raise MenteeError(f"{', '.join(map(str, sources))} have no logits in common to average")
     made = []
     for path in wanted:
         if not _have_mean(path, found) and _task_logits_beside(path) in set(wanted) - {path}:
             continue
-        members = [Kind(kinds[path][0]) for kinds in found]
+        members = [_opened(*kinds[path]) for kinds in found]
         views_path = (Path(path).parent / VIEWS).as_posix()
         if views_path not in shared:
             raise MenteeError(
                 f"{members[0].folder} has no {VIEWS} beside it in every source: name whole caches, "
                 f"or a split of each"
             )
-        views = [Kind(kinds[views_path][0]) for kinds in found]
+        views = [_opened(*kinds[views_path]) for kinds in found]
         for shown, said in zip(views, members, strict=True):
             _refuse_other_dump(shown, said)
             _refuse_partial(said, shown)
@@ -83,6 +84,19 @@ def average(sources: list[Path], target: Path) -> None:
         if not (target / views_path).exists():
             made.append((views_path, _common_views(views, members, target / views_path)))
     _write_beside(made, {path: found[0][path][0] for path, _ in made}, target)
+
+
+class _Empty(Kind):
+    """A kind of an empty split, which `Kind` refuses: nobody can read it, but it can be merged."""
+
+    def __init__(self, folder: Path, manifest: Manifest):
+        self.folder, self.manifest, self.spec = folder, manifest, manifest.spec
+        self.places, self.views = [], 0
+        layout_of(manifest)  # refuses an encoding that is not known
+
+
+def _opened(folder: Path, manifest: Manifest) -> Kind:
+    return Kind(folder) if manifest.entries else _Empty(folder, manifest)
 
 
 def _same_parts(sources: list[Path]) -> list[Found]:
@@ -155,8 +169,7 @@ def _average_kind(members: list[Kind], target: Path) -> Kind:
             )
         arrays = encoding.encode(mean)
         write_shard(place.path(target), arrays, spec, place, encoding.max_error(mean, arrays))
-    write_manifest(target, name, spec, places)
-    return Kind(target)
+    return _opened(target, write_manifest(target, name, spec, places))
 
 
 def _common_views(views: list[Kind], members: list[Kind], target: Path) -> Kind:
@@ -171,8 +184,7 @@ def _common_views(views: list[Kind], members: list[Kind], target: Path) -> Kind:
     for place in places:
         arrays = {name: first.part(place, name) for name in (REGIONS, PIXELS)}
         write_shard(place.path(target), arrays, spec, place)
-    write_manifest(target, VIEWS, spec, places)
-    return Kind(target)
+    return _opened(target, write_manifest(target, VIEWS, spec, places))
 
 
 def _ensemble(members: list[Kind]) -> dict[str, Any]:
@@ -219,6 +231,7 @@ def _write_beside(kinds: list[tuple[str, Kind]], sources: dict[str, Path], targe
         if (beside / INDEX).is_file() and (beside / SPEC).is_file():
             spec = read_spec(beside)
             take_index(beside, spec, where)
-            views = {**kind.spec["views"], "count": kind.views}
+            # An empty split keeps the number that was asked for.
+            views = {**kind.spec["views"], "count": kind.views or spec["views"]["count"]}
             content = {**kind.spec, "views": views, "kinds": described}
             write_json(where / SPEC, {**content, "index": spec["index"]})

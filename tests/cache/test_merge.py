@@ -178,6 +178,66 @@ def test_the_mean_of_large_logits_is_finite_if_they_are(
         assert (Kind(tmp_path / "both/labelled/logits").view(0) == np.float32(value)).all()
 
 
+def with_empty_split(cache: Path, **changes: dict) -> Path:
+    """As `data.unlabelled: 0` makes one."""
+    make_cache(cache / "unlabelled", cache_spec(split="unlabelled", rows=0, **changes))
+    return cache
+
+
+@pytest.mark.parametrize("average", [[], ["--average"]], ids=["joined", "averaged"])
+def test_an_empty_split_stays_one(ours: Path, tmp_path: Path, average: list[str]) -> None:
+    """It lost spec.json and index.h5, which DVC asks for, or was left out."""
+    theirs = Path(shutil.copytree(with_empty_split(ours), tmp_path / "theirs"))
+    out = tmp_path / "both"
+    done = mentee("cache", "merge", *average, out, ours, theirs)
+    assert done.exit_code == 0, done.output
+    assert mentee("cache", "verify", out).exit_code == 0
+    before, after = files_under(ours / "unlabelled"), files_under(out / "unlabelled")
+    if average:
+        assert after.keys() == before.keys() - {"features/late/manifest.json"}
+        assert json.loads(after["spec.json"])["kinds"].keys() == {"views", "logits"}
+        assert json.loads(after["spec.json"])["views"]["count"] == VIEWS  # as asked for
+        assert after["index.h5"] == before["index.h5"]
+    else:
+        assert after == before
+
+
+@pytest.mark.parametrize("average", [[], ["--average"]], ids=["joined", "averaged"])
+def test_a_split_that_is_empty_in_one_cache_alone_is_not_merged(
+    ours: Path, tmp_path: Path, average: list[str]
+) -> None:
+    theirs = with_empty_split(Path(shutil.copytree(ours, tmp_path / "theirs")))
+    make_cache(ours / "unlabelled", cache_spec(split="unlabelled"))
+    done = mentee("cache", "merge", *average, tmp_path / "both", ours, theirs)
+    assert (done.exit_code, "rows is 0, not 50" in done.output) == (1, True), done.output
+    assert not (tmp_path / "both").exists()
+
+
+def test_an_empty_split_of_another_dump_is_not_joined(ours: Path, tmp_path: Path) -> None:
+    theirs = Path(shutil.copytree(ours, tmp_path / "theirs"))
+    with_empty_split(theirs, teacher={**TEACHER, "model": "timm:new"})
+    done = mentee("cache", "merge", tmp_path / "both", with_empty_split(ours), theirs)
+    assert (done.exit_code, "teacher.model is timm:new" in done.output) == (1, True), done.output
+
+
+@pytest.mark.parametrize("views", [{}, [], None, {"count": "3"}], ids=str)
+def test_a_spec_beside_an_empty_split_that_makes_no_sense_is_refused(
+    ours: Path, tmp_path: Path, views: object
+) -> None:
+    path = with_empty_split(ours) / "unlabelled/spec.json"
+    path.write_text(json.dumps({**json.loads(path.read_text()), "views": views}))
+    done = mentee("cache", "merge", tmp_path / "both", ours, ours)
+    assert (done.exit_code, f"{path} is not a spec" in done.output) == (1, True), done.output
+    assert len(done.output.splitlines()) == 1
+
+
+def test_of_empty_splits_alone_there_is_nothing_to_average(ours: Path, tmp_path: Path) -> None:
+    theirs = Path(shutil.copytree(with_empty_split(ours), tmp_path / "theirs"))
+    shutil.rmtree(theirs / "labelled/logits")
+    done = mentee("cache", "merge", "--average", tmp_path / "both", ours, theirs)
+    assert (done.exit_code, "no logits in common" in done.output) == (1, True), done.output
+
+
 def with_task_logits(cache: Path, seed: int, kind: str, **changes: dict) -> Path:
     """As `mentee head` writes them: fitted, or the logits of a teacher that knew the classes."""
     cache = with_own_logits_too(cache, seed, kind, **changes)
