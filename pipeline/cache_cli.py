@@ -154,7 +154,7 @@ def pack(path: Path, out: Path) -> None:
     with new_folder(out) as fresh:
         for name, (folder, manifest) in kinds.items():
             pack_kind(folder, manifest, fresh / name)
-        take_along(path, fresh)
+        take_along(path, fresh, kinds)
     before, after = size_of(path), size_of(out)
     click.echo(f"{out}: {after / 1e6:,.1f} MB, {after / max(before, 1):.0%} of {path}")
 
@@ -174,7 +174,7 @@ def unpack(path: Path, out: Path) -> None:
     with new_folder(out) as fresh:
         for name, folder in archives.items():
             unpack_kind(folder, fresh / name)
-        take_along(path, fresh)
+        take_along(path, fresh, archives)
     click.echo(f"{out}: {len(archives)} kinds, {size_of(out) / 1e6:,.1f} MB")
 
 
@@ -192,10 +192,14 @@ def export(path: Path, out: Path, form: str) -> None:
     """
     from pipeline.cache.beside import take_along
     from pipeline.cache.export import export as write_files
+    from pipeline.cache.kinds import find_kinds
 
+    kinds = find_kinds(path)
+    if not any(manifest.entries for _, manifest in kinds.values()):
+        raise MenteeError(f"{path} holds no answers: its splits are empty")
     with new_folder(out) as fresh:
-        write_files(path, fresh, form)
-        take_along(path, fresh)
+        write_files(kinds, fresh, form)
+        take_along(path, fresh, kinds)
     click.echo(f"{out}: {', '.join(sorted(p.name for p in out.rglob('*') if p.is_file()))}")
 
 

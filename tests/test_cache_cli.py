@@ -95,6 +95,22 @@ def test_exported_files_hold_the_decoded_answers(root: Path, tmp_path: Path, for
     assert not list(out.rglob("*.npy")) or form == "numpy"
 
 
+def test_an_archive_within_a_cache_is_no_part_of_it_and_the_cache_none_of_the_archive(
+    root: Path, tmp_path: Path
+) -> None:
+    """Its spec.json and index.h5 were taken along, without an answer beside them."""
+    here = Path(shutil.copytree(root, tmp_path / "here"))
+    assert mentee("cache", "pack", root, here / "packed").exit_code == 0
+    shutil.copytree(here / "packed", here / ".packed.old")  # of a command that was killed
+    for command, whole in (("pack", here / "packed"), ("unpack", root)):
+        assert mentee("cache", command, here, tmp_path / command).exit_code == 0
+        inner = tmp_path / command / ("packed" if command == "unpack" else "")
+        assert files_under(inner) == files_under(whole)
+    assert [path.name for path in (tmp_path / "unpack").iterdir()] == ["packed"]
+    assert mentee("cache", "export", here, tmp_path / "export").exit_code == 0
+    assert [path.name for path in (tmp_path / "export").iterdir()] == ["labelled"]
+
+
 @pytest.mark.parametrize("left", [".logits.old", ".logits.partial"])
 def test_what_a_killed_command_left_beside_a_kind_is_no_part_of_the_cache(
     left: str, root: Path, tmp_path: Path

@@ -4,6 +4,7 @@ Either may be a link that a stranger made, to a file of this machine that the co
 away: what is taken along is a spec by its content, and the very index that the spec names.
 """
 
+from collections.abc import Iterable
 from pathlib import Path
 from typing import Any
 
@@ -17,10 +18,16 @@ _PARTS = {
 }  # fmt: skip
 
 
-def take_along(source: Path, target: Path) -> None:
-    """Copy spec.json and index.h5 of every split at or under `source`, each checked."""
-    for path in sorted(source.rglob(SPEC)):
-        folder, fresh = path.parent, target / path.parent.relative_to(source)
+def take_along(source: Path, target: Path, kinds: Iterable[str]) -> None:
+    """Copy spec.json and index.h5 of the splits of `kinds`, paths under `source`, each checked.
+
+    Of no other folder: an archive or an export that lies there too has its own.
+    """
+    around = {folder for kind in kinds for folder in Path(kind).parents}
+    for part in sorted(around):
+        folder, fresh = source / part, target / part
+        if not (folder / SPEC).is_file():
+            continue
         spec = read_spec(folder)
         if (folder / INDEX).is_file():
             take_index(folder, spec, fresh)

@@ -4,20 +4,19 @@ from pathlib import Path
 
 import numpy as np
 
-from pipeline.cache.kinds import find_kinds
+from pipeline.cache.kinds import Found
 from pipeline.cache.reader import VIEWS_LAYOUT, Kind
 from pipeline.cache.schema import VALUES, VIEWS
-from pipeline.errors import MenteeError
 from pipeline.files import written_whole
 
 
-def export(source: Path, target: Path, form: str) -> None:
-    """Every kind of `source`, decoded, as `<kind>.npy` or `.pt` of `(views, rows, ...)`.
+def export(kinds: Found, target: Path, form: str) -> None:
+    """Every kind, decoded, as `<kind>.npy` or `.pt` of `(views, rows, ...)`.
 
     The views' kind becomes two files, regions and pixels. Files are written piece by piece, so
     that memory stays bounded.
     """
-    for path, (folder, manifest) in find_kinds(source).items():
+    for path, (folder, manifest) in kinds.items():
         if not manifest.entries:
             continue
         kind = Kind(folder)
@@ -27,8 +26,6 @@ def export(source: Path, target: Path, form: str) -> None:
         else:
             name = f"{folder.name if path == '.' else Path(path).name}.npy"
             _write(kind, VALUES, target / Path(path).parent / name, form)
-    if not any(target.iterdir()):
-        raise MenteeError(f"{source} holds no answers: its splits are empty")
 
 
 def _write(kind: Kind, array: str, path: Path, form: str) -> None:
