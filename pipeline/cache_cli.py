@@ -186,9 +186,10 @@ def unpack(path: Path, out: Path) -> None:
 def export(path: Path, out: Path, form: str) -> None:
     """Write answers as one NumPy or torch file a kind, shaped (views, rows, ...).
 
-    spec.json and index.h5 (sample ids and labels of the rows) come along.
+    Of a whole cache or split, spec.json and index.h5 (sample ids and labels of the rows) come
+    along.
 
-    Example: mentee cache export data/cache/labelled/logits exported
+    Example: mentee cache export data/cache/labelled exported
     """
     from pipeline.cache.beside import take_along
     from pipeline.cache.export import export as write_files
