@@ -110,9 +110,8 @@ class AffinePerRow(_Decoding):
         axes = self._axes(values)
         low, high = values.min(axes), values.max(axes)
         scale, offset = ((high - low) / self.levels).astype("<f4"), low.astype("<f4")
-        step = np.where(scale > 0, scale, 1).astype(np.float64)
+        step = np.where(scale > 0, scale, 1)  # all equal, or nearly: every number rounds to 0
         number = (values - self._spread(offset, values)) / self._spread(step, values)
-        number = np.where(self._spread(scale, values) > 0, number, 0)
         values = np.rint(number).clip(0, self.levels).astype("u1")
         return {VALUES: values, self.scale: scale, self.offset: offset}
 

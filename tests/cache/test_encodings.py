@@ -102,6 +102,7 @@ def test_4_bits_take_half_a_byte_a_value_and_keep_their_order() -> None:
     assert (decoded[:2] == 0).all()
 
 
+@pytest.mark.filterwarnings("error")
 @pytest.mark.parametrize("name", NAMES)
 @pytest.mark.parametrize("shape", [(5, 1), (1, 1), (4, 1, 3, 3), (1, 6), (3, 6, 1, 1)])
 @pytest.mark.parametrize("constant", [0.0, -7.25, 1e4])
@@ -114,8 +115,9 @@ def test_constant_rows_come_back_as_they_were(
     np.testing.assert_array_equal(decoded, values)
 
 
+@pytest.mark.filterwarnings("error")
 @pytest.mark.parametrize("name", SCALED)
-@pytest.mark.parametrize("size", [1e-44, 1e-38, 1e-30, 1e30, LARGEST])
+@pytest.mark.parametrize("size", [1e-45, 1e-44, 1e-38, 1e-30, 1e30, LARGEST])
 def test_the_smallest_and_the_largest_of_8_and_4_bits_come_back(name: str, size: float) -> None:
     values = np.array([[-size, size], [size, -size]], dtype="<f4")
     _, decoded = assert_held_as_said(name, values)
