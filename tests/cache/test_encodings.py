@@ -309,3 +309,13 @@ def test_numbers_that_cannot_be_decoded_are_refused(name: str, array: str, numbe
     arrays[array].flat[-1] = number
     with pytest.raises(ValueError, match="class 5 of 5" if name == "top2" else "not finite"):
         encoding(name, values).check(arrays)
+
+
+@pytest.mark.parametrize("name", SCALED)
+def test_numbers_of_which_the_largest_alone_cannot_be_decoded_are_refused(name: str) -> None:
+    chosen = encoding(name, np.zeros((3, 5), dtype="<f4"))
+    arrays = chosen.encode(np.zeros((3, 5), dtype="<f4"))
+    for key in arrays.keys() - {"values"}:
+        arrays[key][:] = 2e38 if "offset" in key else 2e38 / chosen.levels
+    with pytest.raises(ValueError, match="not finite"):
+        chosen.check(arrays)
