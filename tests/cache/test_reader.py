@@ -123,10 +123,33 @@ def test_a_missing_part_is_named(folder: Path, missing: str) -> None:
     assert f"{folder / missing} is missing" in refusal(folder)
 
 
-def test_a_missing_view_in_the_middle_is_named(tmp_path: Path) -> None:
-    write_kind(tmp_path, numbers(3, 4, 5), rows_per_shard=4)
-    shutil.rmtree(tmp_path / "v001")
+def test_the_first_missing_view_in_the_middle_is_named(tmp_path: Path) -> None:
+    write_kind(tmp_path, numbers(4, 4, 5), rows_per_shard=4)
+    for view in ("v001", "v002"):
+        shutil.rmtree(tmp_path / view)
     assert f"{tmp_path / 'v001' / 'p00000.h5'} is missing" in refusal(tmp_path)
+
+
+def test_of_a_kind_without_any_shard_the_first_is_named(folder: Path) -> None:
+    """As a clone is before `dvc pull`."""
+    for view in ("v000", "v001"):
+        shutil.rmtree(folder / view)
+    assert refusal(folder) == (
+        f"{folder / 'v000/p00000.h5'} is missing: dump again, or `dvc pull` it"
+    )
+
+
+def test_a_kind_of_an_empty_split_is_refused(tmp_path: Path) -> None:
+    folder = make_cache(tmp_path, cache_spec(rows=0)) / "logits"
+    assert refusal(folder) == f"{folder} holds no shards: its split is empty"
+
+
+@pytest.mark.parametrize("kind", ["logits", "features/late"])
+def test_decoded_bytes_are_those_of_all_rows_in_memory(tmp_path: Path, kind: str) -> None:
+    """By them it is decided what a GPU can hold."""
+    opened = Kind(make_cache(tmp_path) / kind)
+    rows = [opened.view(view) for view in range(opened.views)]
+    assert opened.decoded_bytes == sum(row.nbytes for row in rows)
 
 
 def test_a_shard_of_another_dump_is_named(folder: Path) -> None:
