@@ -163,6 +163,18 @@ def test_a_full_disk_leaves_nothing_under_the_final_name(tmp_path: Path) -> None
     assert list(folder.iterdir()) == []
 
 
+def test_a_disk_that_keeps_other_bytes_is_noticed_and_what_was_there_stays(
+    shard: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    before, write = shard.read_bytes(), Path.write_bytes
+    with monkeypatch.context() as disk:
+        disk.setattr(Path, "write_bytes", lambda path, data: write(path, bytes(data)[:-1] + b"?"))
+        with pytest.raises(MenteeError, match="did not reach the disk as it was written"):
+            write_shard(shard, two_arrays(), SPEC, PLACE)
+    assert shard.read_bytes() == before
+    assert list(shard.parent.iterdir()) == [shard]
+
+
 def test_a_shard_with_fewer_rows_than_its_place_says_is_not_written(tmp_path: Path) -> None:
     with pytest.raises(MenteeError, match="not 30 rows"):
         write_shard(tmp_path / "p.h5", {"values": np.ones((29, 2), dtype="<f4")}, SPEC, PLACE)
