@@ -24,8 +24,7 @@ def export(kinds: Found, target: Path, form: str) -> None:
             for name in VIEWS_LAYOUT:
                 _write(kind, name, target / path / f"{name}.npy", form)
         else:
-            name = f"{folder.name if path == '.' else Path(path).name}.npy"
-            _write(kind, VALUES, target / Path(path).parent / name, form)
+            _write(kind, VALUES, target / Path(path).parent / f"{folder.name}.npy", form)
 
 
 def _write(kind: Kind, array: str, path: Path, form: str) -> None:
