@@ -46,6 +46,16 @@ def test_the_card_as_json_agrees_with_the_files(root: Path) -> None:
     assert 0 < worst < 0.02  # half of a 255th of what normal numbers span
 
 
+def test_the_card_of_an_empty_split_says_that_it_has_nothing(tmp_path: Path) -> None:
+    folder = make_cache(tmp_path / "unlabelled", cache_spec(split="unlabelled", rows=0))
+    done = mentee("cache", "inspect", "--json", folder)
+    (split,) = json.loads(done.stdout)["splits"].values()
+    for kind in split["kinds"].values():
+        held = [kind[key] for key in ("views", "shards", "bytes", "bytes_a_view", "max_error")]
+        assert held == [0, 0, 0, 0, 0]
+    assert "(split unlabelled, 0 images)" in mentee("cache", "inspect", folder).stdout
+
+
 def test_a_class_with_a_comma_is_one_name_on_the_card(tmp_path: Path) -> None:
     names = ["a,b", 'say "c", d', "e"]
     spec = cache_spec(data={"digest": "d" * 64, "class_names": names})
