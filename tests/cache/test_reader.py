@@ -198,7 +198,7 @@ def test_a_damaged_shard_is_named(folder: Path) -> None:
 
 @pytest.mark.parametrize("shape", [(6,), (6, 3, 2)], ids=["pooled", "spatial"])
 @pytest.mark.parametrize("dtype", ["<f2", "<f4"])
-@pytest.mark.parametrize("at_once", [500, 1 << 20], ids=["in steps", "at once"])
+@pytest.mark.parametrize("at_once", [40, 500, 1 << 20], ids=["rows", "in steps", "at once"])
 def test_statistics_are_those_of_every_channel_over_view_0(
     tmp_path: Path, shape: tuple[int, ...], dtype: str, at_once: int,
     monkeypatch: pytest.MonkeyPatch,
