@@ -37,11 +37,15 @@ def test_taps_of_one_dump_are_joined_and_every_file_stays_as_it_was(
     assert mentee("cache", "verify", tmp_path / "both").exit_code == 0
 
 
-def test_joining_with_a_cache_that_has_more_views_keeps_them(ours: Path, tmp_path: Path) -> None:
+@pytest.mark.parametrize("turned", [False, True])
+def test_joining_with_a_cache_that_has_more_views_keeps_them(
+    ours: Path, tmp_path: Path, turned: bool
+) -> None:
     more = cache_spec(views={**cache_spec()["views"], "count": VIEWS + 2})
     theirs = make_cache(tmp_path / "theirs" / "labelled", more).parent
-    assert mentee("cache", "merge", tmp_path / "both", ours, theirs).exit_code == 0
-    assert Kind(tmp_path / "both/labelled/logits").views == VIEWS + 2
+    sources = [theirs, ours] if turned else [ours, theirs]
+    assert mentee("cache", "merge", tmp_path / "both", *sources).exit_code == 0
+    assert files_under(tmp_path / "both") == files_under(theirs)
 
 
 @pytest.mark.parametrize(
