@@ -219,7 +219,7 @@ def _refuse_partial(kind: Kind, views: Kind) -> None:
 def _write_beside(kinds: list[tuple[str, Kind]], sources: dict[str, Path], target: Path) -> None:
     """spec.json and index.h5 of every split, where `sources` had them beside their views."""
     for path, kind in kinds:
-        if kind.manifest.kind != VIEWS:
+        if kind.manifest.kind != VIEWS or path == ".":  # beside a kind alone lies what is not ours
             continue
         where = split_folder(target / path, kind.manifest)
         described = {

@@ -335,6 +335,18 @@ def test_other_parts_of_a_cache_are_not_put_beside_each_other(
     assert not (tmp_path / "both").exists()
 
 
+@pytest.mark.parametrize("kind", ["views", "logits", "features/late"])
+def test_a_kind_alone_is_joined_and_nothing_is_written_beside_it(
+    ours: Path, tmp_path: Path, kind: str
+) -> None:
+    """Of views, spec.json and index.h5 replaced those of the split around the new folder."""
+    here = Path(shutil.copytree(ours, tmp_path / "here")) / "labelled"
+    before, added = files_under(here), files_under(ours / "labelled" / kind)
+    done = mentee("cache", "merge", here / "new", *[ours / "labelled" / kind] * 2)
+    assert done.exit_code == 0, done.output
+    assert files_under(here) == before | {f"new/{path}": file for path, file in added.items()}
+
+
 def test_a_kind_alone_has_no_views_to_be_averaged_with(ours: Path, tmp_path: Path) -> None:
     logits = ours / "labelled/logits"
     done = mentee("cache", "merge", "--average", tmp_path / "both", logits, logits)
