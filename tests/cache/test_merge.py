@@ -37,6 +37,14 @@ def test_taps_of_one_dump_are_joined_and_every_file_stays_as_it_was(
     assert mentee("cache", "verify", tmp_path / "both").exit_code == 0
 
 
+def test_a_cache_that_is_joined_with_itself_stays_as_it_is(ours: Path, tmp_path: Path) -> None:
+    """With splits of other kinds, and with logits of a head, of which spec.json is silent."""
+    make_cache(ours / "test", cache_spec(split="test", kinds={"views": {}}))
+    with_own_logits_too(ours, 0, "task_logits", head={"features": "f" * 64})
+    assert mentee("cache", "merge", tmp_path / "both", ours, ours).exit_code == 0
+    assert files_under(tmp_path / "both") == files_under(ours)
+
+
 @pytest.mark.parametrize("turned", [False, True])
 def test_joining_with_a_cache_that_has_more_views_keeps_them(
     ours: Path, tmp_path: Path, turned: bool
@@ -54,9 +62,11 @@ def test_joining_with_a_cache_that_has_more_views_keeps_them(
         ({"teacher": {**TEACHER, "model": "timm:new"}}, "teacher.model is timm:new"),
         ({"data": {**cache_spec()["data"], "digest": "e" * 64}}, "data.digest is eee"),
         ({"views": {**cache_spec()["views"], "seed": 1}}, "views.seed is 1"),
+        ({"kinds": {"views": {}, "logits": {"encoding": "float32", "shape": [3]}}},
+         "kinds.logits.encoding is float32, not float16"),
     ],
-    ids=["teacher", "data", "views"],
-)
+    ids=["teacher", "data", "views", "encoding"],
+)  # fmt: skip
 def test_what_is_of_another_dump_is_not_joined(
     ours: Path, tmp_path: Path, change: dict, told: str
 ) -> None:
@@ -126,9 +136,12 @@ def test_of_teachers_that_were_shown_more_or_fewer_views_those_of_all_are_averag
     [
         ({"data": {"digest": "d" * 64, "class_names": ["dog", "cat", "eel"]}}, "class_names"),
         ({"rows": 40}, "rows is 40"),
+        ({"rows_per_shard": 25}, "rows_per_shard is 25"),
+        ({"split": "validation"}, "split is validation"),
+        ({"views": {**cache_spec()["views"], "seed": 1}}, "views.seed is 1"),
         ({"kinds": {"views": {}, "logits": {"encoding": "float16", "shape": [4]}}}, "same classes"),
     ],
-    ids=["class order", "rows", "classes"],
+    ids=["class order", "rows", "parts", "split", "views", "classes"],
 )
 def test_teachers_of_other_tasks_are_not_averaged(
     ours: Path, tmp_path: Path, change: dict, told: str
@@ -156,11 +169,13 @@ def test_views_of_another_dump_than_the_logits_beside_them_are_not_averaged(
 def test_a_cache_that_was_pulled_in_part_is_not_merged(
     ours: Path, tmp_path: Path, average: list[str]
 ) -> None:
+    shutil.rmtree(ours / "labelled/logits/v002")
     theirs = Path(shutil.copytree(ours, tmp_path / "theirs"))
-    for source in (ours, theirs):
-        shutil.rmtree(source / "labelled/logits/v002")
     done = mentee("cache", "merge", *average, tmp_path / "both", ours, theirs)
     assert (done.exit_code, "logits has 2 views" in done.output) == (1, True), done.output
+    shutil.rmtree(theirs / "labelled/features/late/v002")  # views alone has all
+    done = mentee("cache", "merge", *average, tmp_path / "both", theirs, theirs)
+    assert (done.exit_code, " has 2 views, " in done.output) == (1, True), done.output
     assert len(done.output.splitlines()) == 1
     assert not (tmp_path / "both").exists()
 
@@ -335,6 +350,18 @@ def test_other_parts_of_a_cache_are_not_put_beside_each_other(
     assert not (tmp_path / "both").exists()
 
 
+@pytest.mark.parametrize("average", [[], ["--average"]], ids=["joined", "averaged"])
+@pytest.mark.parametrize("missing", ["spec.json", "index.h5"])
+def test_kinds_that_were_fetched_without_what_lies_beside_them_are_merged(
+    ours: Path, tmp_path: Path, missing: str, average: list[str]
+) -> None:
+    (ours / "labelled" / missing).unlink()
+    done = mentee("cache", "merge", *average, tmp_path / "both", ours, ours)
+    assert done.exit_code == 0, done.output
+    assert not [path for path in (tmp_path / "both/labelled").iterdir() if path.is_file()]
+    assert mentee("cache", "verify", tmp_path / "both").exit_code == 0
+
+
 @pytest.mark.parametrize("kind", ["views", "logits", "features/late"])
 def test_a_kind_alone_is_joined_and_nothing_is_written_beside_it(
     ours: Path, tmp_path: Path, kind: str
@@ -362,6 +389,13 @@ def test_the_largest_logits_alone_have_no_mean(ours: Path, tmp_path: Path) -> No
     assert (done.exit_code, "keeps the largest logits only" in done.output) == (1, True)
     assert len(done.output.splitlines()) == 1
     assert not (tmp_path / "both").exists()
+
+
+def test_the_largest_logits_of_the_task_alone_have_no_mean(tmp_path: Path) -> None:
+    kinds = {"views": {}, "task_logits": {"encoding": "top2", "shape": [3]}}
+    source = make_cache(tmp_path / "ours" / "labelled", cache_spec(kinds=kinds)).parent
+    done = mentee("cache", "merge", "--average", tmp_path / "both", source, source)
+    assert (done.exit_code, "keeps the largest logits only" in done.output) == (1, True)
 
 
 def test_caches_without_common_logits_cannot_be_averaged(ours: Path, tmp_path: Path) -> None:
