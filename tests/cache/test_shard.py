@@ -261,6 +261,10 @@ def plain(file: h5py.File, _secret: Path) -> None:
     file.create_dataset("values", data=SECRET)
 
 
+def fewer_rows(file: h5py.File, _secret: Path) -> None:
+    file.create_dataset("values", data=SECRET[:29])
+
+
 def external_link(file: h5py.File, secret: Path) -> None:
     file["values"] = h5py.ExternalLink(str(secret), "/values")
 
@@ -358,6 +362,7 @@ def test_a_plain_data_set_made_by_hand_is_accepted(tmp_path: Path) -> None:
         (structure, "values is not a numeric data set"),
         (group, "values is not a numeric data set"),
         (unwritten, "values reaches past the end of the file"),
+        (fewer_rows, "values has shape (29,), not 30 rows"),
     ],
     ids=lambda value: getattr(value, "__name__", ""),
 )
