@@ -510,6 +510,18 @@ def test_a_spec_that_would_grow_when_it_is_compared_is_refused(
     assert_refused(folder)
 
 
+@pytest.mark.parametrize("extra", IMMODEST, ids=["deep", "names that multiply"])
+def test_a_shard_with_such_a_spec_in_the_place_of_another_is_refused(
+    sent: Callable[..., Path], extra: dict[str, Any]
+) -> None:
+    """Of which `verify` would say how its run differs from that of the manifest."""
+    folder = sent()
+    spec = read_json(folder / "manifest.json")["spec"] | {"teacher": extra}
+    write_shard(folder / SHARD, {"values": VALUES}, spec, Place(0, 0, 0, 20))
+    for command, code, output in answers_in_a_child(folder):
+        assert (code, len(output) < 2000) == (1, True) or command == "diff", f"{command}: {output}"
+
+
 @pytest.mark.parametrize("described", [{"shape": 5}, {"encoding": {}}, {"shape": {}}, [], None])
 def test_views_that_are_described_as_answers_are_refused(
     sent: Callable[..., Path], described: Any
