@@ -79,16 +79,21 @@ def corrupted_images(rows: Sequence[Row]) -> list[int]:
 
 
 def likeness(rows: Sequence[Row]) -> dict[str, tuple[list[str], list[str], np.ndarray]]:
-    """CKA by title: teacher taps, student taps and their means over seeds."""
+    """CKA by title: the teacher's and the student's taps that all seeds have, and means over them.
+
+    They may have others where the network, or the teacher's taps, changed between two trainings.
+    """
     series = {}
     for row in rows:
         seeds = list(found(row, "evaluate", "cka").values())
         if not seeds:
             continue
         taught = [tap for tap in seeds[0] if all(tap in seed for seed in seeds)]
-        own = list(next(iter(seeds[0].values())))
-        values = [[[seed[tap][name] for name in own] for tap in taught] for seed in seeds]
-        series[row.title] = (taught, own, np.mean(values, axis=0))
+        lines = [seed[tap] for seed in seeds for tap in taught]
+        own = [name for name in lines[0] if all(name in line for line in lines)] if lines else []
+        if own:
+            values = [[[seed[tap][name] for name in own] for tap in taught] for seed in seeds]
+            series[row.title] = (taught, own, np.mean(values, axis=0))
     return series
 
 

@@ -16,6 +16,7 @@ from pipeline.reporting.plots import write_plots
 from pipeline.reporting.series import (
     corrupted_images,
     efficiency,
+    likeness,
     reliability,
     shares_that_train,
     transfer,
@@ -81,6 +82,25 @@ def test_a_target_has_a_number_a_seed_the_mean_over_draws(folder: Path) -> None:
     assert transfer([PAIR]) == {
         ("digits", "10"): {"pair": {"conv1": [pytest.approx(0.3), pytest.approx(0.6)]}}
     }
+
+
+def test_likeness_is_of_the_taps_that_all_seeds_have(folder: Path) -> None:
+    """The second seed was trained when the student had a convolution less."""
+    for name, lines in (
+        ("pair-0", {"early": {"conv1": 0.9}, "late": {"conv1": 0.2, "conv2": 0.3, "pooled": 0.4}}),
+        ("pair-1", {"late": {"conv1": 0.4, "pooled": 0.8}}),
+    ):
+        leave(folder, "evaluate", name, {"cka": lines})
+    taught, own, values = likeness([PAIR])["pair"]
+    assert (taught, own) == (["late"], ["conv1", "pooled"])
+    assert values == pytest.approx(np.array([[0.3, 0.6]]))
+
+
+@pytest.mark.parametrize("other", [{"pooled": {"conv1": 0.5}}, {"late": {"layer1": 0.5}}])
+def test_seeds_that_share_no_taps_have_no_likeness(other: Any, folder: Path) -> None:
+    leave(folder, "evaluate", "pair-0", {"cka": {"late": {"conv1": 0.5}}})
+    leave(folder, "evaluate", "pair-1", {"cka": other})
+    assert likeness([PAIR]) == {}
 
 
 def test_the_files_for_dvc_say_what_the_pictures_draw(folder: Path) -> None:
