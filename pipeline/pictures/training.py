@@ -40,11 +40,14 @@ def over_steps(
 
 
 def _band(axes: Axes, title: str, seeds: Sequence[Curve], look: Look) -> None:
-    points = min(map(len, seeds))  # some seeds may have stopped early
-    steps = [step for step, _ in seeds[0][:points]]
-    values = np.array([[value for _, value in curve[:points]] for curve in seeds])
+    by_step = [dict(curve) for curve in seeds]
+    # Some seeds may have stopped early, or been trained with other steps or validations.
+    steps = [step for step in by_step[0] if all(step in curve for curve in by_step)]
+    if not steps:
+        by_step, steps = by_step[:1], list(by_step[0])
+    values = np.array([[curve[step] for step in steps] for curve in by_step])
     axes.plot(steps, values.mean(0), label=title, **look.line)
-    if len(seeds) > 1:
+    if len(by_step) > 1:
         axes.fill_between(
             steps, values.min(0), values.max(0), color=look.colour, alpha=0.15, linewidth=0
         )
