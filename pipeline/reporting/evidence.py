@@ -1,25 +1,30 @@
 """What evaluate, examine and stability found, beyond metrics: JSON that may be missing."""
 
 from pathlib import Path
-from typing import Any
+from typing import Annotated, Any
 
-from pydantic import BaseModel, ValidationError
+from pydantic import BaseModel, Field, ValidationError
 
 from pipeline.errors import MenteeError
 from pipeline.files import read_json
+from pipeline.metrics import CALIBRATION_BINS
 from pipeline.params import Params
 from pipeline.results import Row
 from pipeline.variants import UNTRAINED
 
 EVIDENCE = Path("evidence")
+STRENGTHS = 5  # of a corruption
+# The numbers of several seeds stand beside each other.
+Bins = Field(min_length=CALIBRATION_BINS, max_length=CALIBRATION_BINS)
+Weakened = Annotated[list[float], Field(min_length=STRENGTHS, max_length=STRENGTHS)]
 
 
 class Reliability(BaseModel):
     """A number a bin; nothing where a bin is empty."""
 
-    confidence: list[float | None]
-    accuracy: list[float | None]
-    count: list[float]
+    confidence: list[float | None] = Bins
+    accuracy: list[float | None] = Bins
+    count: list[float] = Bins
 
 
 class Difference(BaseModel):
@@ -53,10 +58,10 @@ class Corruptions(BaseModel):
 
     images: int
     clean: float
-    gaussian_noise: list[float]
-    gaussian_blur: list[float]
-    contrast: list[float]
-    jpeg: list[float]
+    gaussian_noise: Weakened
+    gaussian_blur: Weakened
+    contrast: Weakened
+    jpeg: Weakened
 
 
 class Transferred(BaseModel):

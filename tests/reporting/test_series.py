@@ -67,10 +67,13 @@ def test_where_nobody_leaves_chance_nobody_has_trained() -> None:
 
 def test_seeds_share_their_reliability_by_how_many_answers_they_have(folder: Path) -> None:
     for name, accuracy, count in (("pair-0", 0.5, 10), ("pair-1", 0.8, 30)):
-        bins = {"confidence": [0.7, None], "accuracy": [accuracy, None], "count": [count, 0]}
+        bins = {
+            "confidence": [0.7, *[None] * 14], "accuracy": [accuracy, *[None] * 14],
+            "count": [count, *[0] * 14],
+        }  # fmt: skip
         leave(folder, "evaluate", name, {"reliability": bins})
     pooled = reliability([PAIR])["pair"]
-    assert pooled["count"].tolist() == [40, 0]
+    assert pooled["count"].tolist() == [40, *[0] * 14]
     assert pooled["accuracy"][0] == pytest.approx((0.5 * 10 + 0.8 * 30) / 40)
     assert np.isnan(pooled["accuracy"][1])
 

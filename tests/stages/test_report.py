@@ -327,6 +327,21 @@ def test_evidence_that_lacks_what_the_report_reads_is_named_in_one_line(
     assert command.output == (f"error: {path} is damaged: run `dvc repro`, or `mentee {stage}`\n")
 
 
+@pytest.mark.parametrize(
+    ("stage", "part", "name"),
+    [("evaluate", "reliability", "accuracy"), ("examine", "corruptions", "jpeg")],
+)
+def test_evidence_of_a_seed_that_lacks_a_number_is_named_in_one_line(
+    stage: str, part: str, name: str, project: Path
+) -> None:
+    path = Path(f"evidence/{stage}/obedient-plain-1.json")
+    content = json.loads(path.read_text())
+    content[part][name].pop()
+    path.write_text(json.dumps(content))
+    command = CliRunner().invoke(main, ["report"])
+    assert command.output == (f"error: {path} is damaged: run `dvc repro`, or `mentee {stage}`\n")
+
+
 def test_names_of_classes_are_text_and_no_markup(project: Path) -> None:
     for path in (project / "evidence/evaluate").glob("*.json"):
         text = path.read_text().replace('"label": "0"', '"label": "<script>alert(1)</script>"')
