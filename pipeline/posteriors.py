@@ -43,6 +43,7 @@ class SampledHeads:
         digest = hashlib.sha256(self.weights.tobytes()).hexdigest()
         return {
             "inverse_regularisation": self.point.inverse_regularisation,
+            "self_training": self.point.self_training,
             "temperature": self.temperature, "samples": len(self.weights), "sha256": digest,
         }  # fmt: skip
 

@@ -1,6 +1,7 @@
 """Samples of a linear head: their spread against the exact posterior, and what they predict."""
 
-from collections.abc import Iterable
+from collections.abc import Callable, Iterable
+from dataclasses import replace
 
 import numpy as np
 import pytest
@@ -159,6 +160,21 @@ def test_a_single_heads_uncertainty_is_its_entropy() -> None:
     np.testing.assert_allclose(
         uncertainty_of_one(logits), [[of_first, 0], [np.log(2), 0]], atol=1e-6
     )
+
+
+@pytest.mark.parametrize("method", [laplace, langevin])
+def test_samples_say_of_the_head_they_are_around_how_it_was_fitted(
+    method: Callable[..., Iterable[SampledHeads]], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(posteriors, "BURN_IN", 1)
+    inputs, labels = task(30)
+    taught = replace(most_likely(inputs, labels, PRIOR), self_training=2)
+    told = (inputs,) if method is laplace else (inputs, labels)
+    described = only(method([taught], *told, [0.1], 4, 0)).describe()
+    assert {**described, "sha256": ""} == {
+        "inverse_regularisation": PRIOR, "self_training": 2, "temperature": 0.1, "samples": 4,
+        "sha256": "",
+    }  # fmt: skip
 
 
 def test_many_rows_are_predicted_as_each_alone() -> None:
