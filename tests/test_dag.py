@@ -1,5 +1,6 @@
 """The DAG with real DVC, real git and the real stages: which edit runs what."""
 
+import re
 import shutil
 from pathlib import Path
 
@@ -142,6 +143,18 @@ def params_of(stage: str) -> set[str]:
     """What of params.yaml a stage of dvc.yaml depends on."""
     content = YAML(typ="safe", pure=True).load(REPOSITORY / "dvc.yaml")
     return set(content["stages"][stage]["params"])
+
+
+def test_params_have_every_key_that_dvc_asks_for() -> None:
+    """Where it is missing, DVC stops: of the matrices at once, of a stage when its turn comes."""
+    content = YAML(typ="safe", pure=True).load(REPOSITORY / "dvc.yaml")
+    asked = set().union(*(stage.get("params", []) for stage in content["stages"].values()))
+    asked |= set(re.findall(r"\$\{(.*?)\}", (REPOSITORY / "dvc.yaml").read_text()))
+    for name in {name.partition(".${item")[0] for name in asked if not name.startswith("item.")}:
+        part = YAML(typ="safe", pure=True).load(REPOSITORY / "params.yaml")
+        for key in name.split("."):
+            assert key in part, name
+            part = part[key]
 
 
 def test_whether_broken_files_are_skipped_is_asked_of_targets_too() -> None:
