@@ -23,6 +23,13 @@ def test_a_gain_that_every_seed_has_is_a_difference_with_the_interval_of_the_pai
     assert found.interval == pytest.approx((0.06 - half, 0.06 + half), abs=1e-5)
 
 
+def test_a_loss_that_every_seed_has_is_a_difference_too() -> None:
+    found = compare({0: 0.44, 1: 0.46, 2: 0.43}, THEIRS)
+    assert found is not None
+    assert found.mean == pytest.approx(-0.17 / 3)
+    assert found.is_shown
+
+
 def test_gains_of_either_sign_are_none_that_the_seeds_show() -> None:
     found = compare({0: 0.56, 1: 0.48, 2: 0.53}, THEIRS)
     assert found is not None
@@ -37,6 +44,17 @@ def test_a_gain_within_the_spread_is_none_however_regular_it_is() -> None:
     assert found.p is not None
     assert found.p < 0.01
     assert found.spread == pytest.approx(0.01, abs=1e-3)
+    assert not found.is_shown
+
+
+@pytest.mark.parametrize("sign", [1, -1])
+def test_the_spread_is_that_of_the_network_whose_seeds_are_farther_apart(sign: int) -> None:
+    """0.01 and 0.02; a difference of 0.015 is within the larger."""
+    wide = {0: 0.485, 1: 0.505, 2: 0.465}
+    found = compare(wide, THEIRS) if sign > 0 else compare(THEIRS, wide)
+    assert found is not None
+    assert found.mean == pytest.approx(-sign * 0.015)
+    assert found.spread == pytest.approx(0.02)
     assert not found.is_shown
 
 

@@ -4,7 +4,7 @@ from typing import Any
 
 import pytest
 
-from pipeline.reporting.headline import headline, numbers, portable
+from pipeline.reporting.headline import ACCURACY, difference, headline, numbers, portable
 from pipeline.results import Row
 from pipeline.variants import TEACHER, Variant
 
@@ -71,6 +71,25 @@ def test_the_portable_network_is_compared_with_its_teacher_in_every_measure_ther
     assert "80.0 ± 1.0 % of the test images against 90.0 %: 10.0 points less" in text
 
 
+@pytest.mark.parametrize("group", ["labels", "logits", "features", "unlabelled", "teachers"])
+def test_the_portable_network_may_be_a_student_of_any_kind(group: str) -> None:
+    liked = row("liked", group, (0.6,), validation=0.9)
+    text = portable([TAUGHT, LONE, row("led", "features", (0.7,)), liked])
+    assert text.startswith("The student that validation likes best (liked) has")
+
+
+def test_the_teacher_stands_beside_every_seed_and_students_beside_their_own() -> None:
+    led = row("led", "features", (0.60, 0.61, 0.59))
+    by_seed = difference(led, LONE, *ACCURACY)
+    assert by_seed is not None
+    assert by_seed.interval == pytest.approx((0.1, 0.1)), "each seed gains as much"
+    for ours, theirs, gain in ((TAUGHT, LONE, 0.4), (LONE, TAUGHT, -0.4)):
+        found = difference(ours, theirs, *ACCURACY)
+        assert found is not None
+        assert (found.seeds, found.mean) == (3, pytest.approx(gain))
+        assert found.spread == pytest.approx(0.01)
+
+
 def test_what_was_not_measured_is_not_spoken_of() -> None:
     text = portable([TAUGHT, row("old", "features", (0.8,))])
     assert "parameters" in text
@@ -82,6 +101,8 @@ def test_the_numbers_are_those_of_the_kinds_that_validation_likes_best() -> None
     led, worse = row("led", "features", (0.6, 0.7), 0.8), row("soft", "logits", (0.9, 0.9), 0.4)
     found = numbers([TAUGHT, LONE, worse, led])
     assert found == {"teacher": 0.9, "alone": 0.5, "mentored": pytest.approx(0.65)}
+    more = row("more", "unlabelled", (0.75, 0.75))
+    assert numbers([TAUGHT, more]) == {"teacher": 0.9, "unlabelled": 0.75}
 
 
 def test_a_student_larger_than_its_teacher_has_times_more_and_is_times_slower() -> None:
@@ -115,6 +136,12 @@ def test_students_of_several_teachers_have_a_sentence_and_a_number() -> None:
     assert numbers([TAUGHT, LONE, both]) == {
         "teacher": 0.9, "alone": 0.5, "teachers": pytest.approx(0.7),
     }  # fmt: skip
+
+
+@pytest.mark.parametrize("group", ["labels", "logits", "unlabelled"])
+def test_of_a_student_of_any_other_kind_it_is(group: str) -> None:
+    text = headline([TAUGHT, row("one", group, (0.7,))], 0, [])
+    assert text.endswith("Its teacher reaches 90.0 %.")
 
 
 def test_of_a_student_of_other_teachers_alone_the_one_here_is_not_said_to_be_its() -> None:
