@@ -14,9 +14,11 @@ import pytest
 import torch
 import torch.nn.functional as F
 from killing import prepare_small, set_params, stop_after
+from projects import REPOSITORY
 from stage_one import enter_copy, run_stage_one
 
 from pipeline import compute
+from pipeline.blocks import Settings
 from pipeline.checkpoints import FOLDER, STATE, Checkpoint
 from pipeline.mentoring.distances import DISTANCES
 from pipeline.mentoring.losses import SOFT_TARGET_DISTANCES
@@ -25,7 +27,7 @@ from pipeline.runs import set_up
 from pipeline.stages.sweep import TRAINED, shared_out, trained_ahead
 from pipeline.stages.train import train, train_ahead, train_ahead_as_one
 from pipeline.students import load_student
-from pipeline.together import Stack
+from pipeline.together import Stack, can_share
 from pipeline.training import Look, Watch
 from pipeline.variants import Variant
 
@@ -311,6 +313,28 @@ def test_on_a_gpu_students_train_as_one_that_differ_in_their_seed_alone(
         assert {(one.mode, one.settings) for one in group} == {(mode, settings)}
     named = [variant for group in groups for variant in group]
     assert named == (variants[:4] if expected else [])
+
+
+@pytest.mark.parametrize(
+    ("settings", "shares"),
+    [
+        ({"label_smoothing": 0.1}, True),
+        ({"unlabelled": 0.4}, True),
+        ({"teachers": ["here", "lite2"]}, True),
+        ({"dropout": 0.3}, False),
+        ({"l1": 1e-5}, False),
+        ({"mixup": 0.2}, False),
+        ({"cutmix": 1.0}, False),
+        ({"early_stopping": 3}, False),
+        ({"unlabelled": 0.4, "dropout": 0.3}, False),
+    ],
+)
+def test_settings_keep_no_students_apart_that_add_no_random_numbers_or_penalties(
+    settings: dict[str, Any], shares: bool
+) -> None:
+    params = load_params(REPOSITORY / "params.yaml")
+    found = can_share(Settings(**settings), params.probes, params.training, params.student)
+    assert found == shares
 
 
 def test_by_default_a_gpu_trains_eight_as_one(project: Path) -> None:

@@ -10,14 +10,20 @@ import numpy as np
 import pytest
 from projects import REPOSITORY
 
+from pipeline.corruptions import CORRUPTIONS as KINDS
 from pipeline.evidence_blocks import Efficiency
 from pipeline.params import load_params
+from pipeline.reporting.evidence import STRENGTHS
 from pipeline.reporting.plots import write_plots
 from pipeline.reporting.series import (
+    CORRUPTIONS,
     corrupted_images,
+    corruptions,
     efficiency,
     likeness,
+    norms,
     reliability,
+    retrained,
     shares_that_train,
     transfer,
 )
@@ -104,6 +110,42 @@ def test_seeds_that_share_no_taps_have_no_likeness(other: Any, folder: Path) -> 
     leave(folder, "evaluate", "pair-0", {"cka": {"late": {"conv1": 0.5}}})
     leave(folder, "evaluate", "pair-1", {"cka": other})
     assert likeness([PAIR]) == {}
+
+
+def test_a_network_trained_again_has_a_number_a_seed(folder: Path) -> None:
+    for name, accuracies in (("pair-0", {"conv1": 0.5, "conv2": 0.6}), ("pair-1", {"conv1": 0.7})):
+        target = {"taps": {}, "retrained": accuracies}
+        leave(folder, "examine", name, {"targets": {"digits": target, "other": {"taps": {}}}})
+    assert retrained([PAIR]) == {"digits": {"pair": {"conv1": [0.5, 0.7], "conv2": [0.6]}}}
+
+
+def test_norms_are_a_curve_of_each_seed_that_has_one(folder: Path) -> None:
+    for what, value in (("gradient", 3.5), ("weights", 20.0)):
+        path = folder / f"students/pair-1/live/plots/metrics/norm/{what}.tsv"
+        path.parent.mkdir(parents=True, exist_ok=True)
+        path.write_text(f"step\t{what}\n2\t{value}\n4\t1.5\n")
+    lone = replace(PAIR, title="lone", names=("lone-0",))
+    assert norms([PAIR, lone], "gradient") == {"pair": [[(2, 3.5), (4, 1.5)]]}
+    assert norms([PAIR, lone], "weights") == {"pair": [[(2, 20.0), (4, 1.5)]]}
+
+
+def test_of_what_is_not_there_nothing_is_shown_and_of_others_all(folder: Path) -> None:
+    series = (reliability, corruptions, transfer, retrained, likeness)
+    for found in series:
+        assert found([PAIR]) == {}
+    assert shares_that_train([], 0.5) == {}
+    bins = {part: [0.5] * 15 for part in ("confidence", "accuracy", "count")}
+    leave(folder, "evaluate", "pair-0", {"reliability": bins, "cka": {"late": {"conv1": 0.5}}})
+    target = {"taps": {"conv1": {"10": [0.4]}}, "retrained": {"conv1": 0.5}}
+    leave(folder, "examine", "pair-0", {"corruptions": CORRUPTED, "targets": {"digits": target}})
+    lone = replace(PAIR, title="lone", names=("lone-0",))
+    for found in series:
+        assert repr(found([lone, PAIR])) == repr(found([PAIR])) != "{}"
+
+
+def test_the_report_knows_every_corruption_and_how_strong_it_is() -> None:
+    assert tuple(KINDS) == CORRUPTIONS
+    assert all(len(strengths) == STRENGTHS for _, strengths in KINDS.values())
 
 
 def test_the_files_for_dvc_say_what_the_pictures_draw(folder: Path) -> None:
