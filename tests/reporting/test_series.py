@@ -60,6 +60,8 @@ def test_a_run_has_trained_that_comes_half_way_from_chance_to_the_best_of_all() 
     runs = [attempt(0.5), attempt(0.31), attempt(0.29), attempt(0.301, rate=0.01)]
     assert shares_that_train(runs, 0.5) == {("obedient", 5): {0.1: (2, 3), 0.01: (1, 1)}}
     assert shares_that_train(runs, 0.9) == {("obedient", 5): {0.1: (1, 3), 0.01: (0, 1)}}
+    exactly = [attempt(1.0, chance=0.0), attempt(0.5, chance=0.0)]
+    assert shares_that_train(exactly, 0.5)[("obedient", 5)] == {0.1: (2, 2)}
 
 
 def test_a_run_that_diverged_has_not_trained_whatever_it_had_reached() -> None:
@@ -175,6 +177,15 @@ def test_of_a_network_without_a_row_no_labels_are_shown(folder: Path) -> None:
     fewer = params.model_copy(update={"efficiency": Efficiency(labels=[10])})
     obedient = replace(PAIR, title="obedient", scores=({"test": {"accuracy": 0.6}},))
     assert efficiency(fewer, [obedient]) == {"obedient": {10: [0.4], 50: [0.6]}}
+
+
+def test_numbers_of_labels_rise_in_whatever_order_params_have_them(folder: Path) -> None:
+    for labels in (25, 10):
+        leave(folder, "efficiency", f"obedient-plain-{labels}-0", {"test": {"accuracy": 0.4}})
+    params = load_params(REPOSITORY / "params.yaml")
+    fewer = params.model_copy(update={"efficiency": Efficiency(labels=[25, 10])})
+    obedient = replace(PAIR, title="obedient", scores=({"test": {"accuracy": 0.6}},))
+    assert list(efficiency(fewer, [obedient])["obedient"]) == [10, 25, 50]
 
 
 def test_so_many_images_were_corrupted_as_the_evidence_says(folder: Path) -> None:
