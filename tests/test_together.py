@@ -4,6 +4,7 @@ Scikit-learn's digits and the cache of a small teacher with random weights.
 """
 
 import math
+import warnings
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from pathlib import Path
@@ -27,7 +28,7 @@ from pipeline.runs import set_up
 from pipeline.stages.sweep import TRAINED, shared_out, trained_ahead
 from pipeline.stages.train import train, train_ahead, train_ahead_as_one
 from pipeline.students import load_student
-from pipeline.together import Stack, can_share
+from pipeline.together import Stack, Stackable, can_share
 from pipeline.training import Look, Watch
 from pipeline.variants import Variant
 
@@ -164,6 +165,23 @@ def test_in_bfloat16_students_as_one_come_out_as_alone(
     alone = ahead(params, variants)
     train_ahead_as_one(params, variants)
     assert_alike(params, alone, 0.05)
+
+
+@pytest.mark.parametrize("grid", [1, (1, 1)])
+def test_nothing_of_our_own_networks_is_done_to_one_after_another(grid: Any) -> None:
+    """As a GPU's convolutions leave their maps, an average of all has no rule of vmap's."""
+    maps = torch.randn(2, 8, 8, 3, 4).permute(3, 0, 4, 1, 2).requires_grad_()
+
+    def averaged(maps: torch.Tensor) -> torch.Tensor:
+        ordered = maps.contiguous(memory_format=torch.channels_last)
+        return F.adaptive_avg_pool2d(ordered, grid)
+
+    with warnings.catch_warnings():
+        warnings.simplefilter("error")
+        with Stackable():
+            means = torch.vmap(averaged)(maps)
+        means.sum().backward()
+    torch.testing.assert_close(means, maps.mean((3, 4), keepdim=True))
 
 
 @pytest.mark.parametrize("distance", PROBED)
