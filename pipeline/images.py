@@ -33,13 +33,19 @@ def is_picture(path: Path) -> bool:
 def files_below(folder: Path) -> list[Path]:
     """All files below `folder` in order, and the links to folders, which are not followed.
 
-    What is hidden is left out: `._a.jpg` holds a Mac's notes, `.thumbnails` copies of pictures.
+    What is hidden is left out: `._a.jpg` holds a Mac's notes, `.thumbnails` copies of pictures. An
+    OSError where a folder may not be read.
     """
-    return [
-        path for path in sorted(folder.rglob("*"))
-        if not any(part.startswith(".") for part in path.relative_to(folder).parts)
-        and (not path.is_dir() or path.is_symlink())
-    ]  # fmt: skip
+    found = []
+    for place, folders, files in os.walk(folder, onerror=_raise):  # rglob takes those for empty
+        folders[:] = [name for name in folders if not name.startswith(".")]
+        links = [name for name in folders if os.path.islink(os.path.join(place, name))]
+        found += [Path(place, name) for name in (*files, *links) if not name.startswith(".")]
+    return sorted(found)
+
+
+def _raise(error: OSError) -> None:
+    raise error
 
 
 def of_each(function: Callable[[Path], Result], paths: Sequence[Path]) -> Iterator[Result]:

@@ -1,7 +1,6 @@
 """Writing files: whole or not at all, by one process at a time, and errors in one line."""
 
 import errno
-import os
 import re
 import shutil
 import signal
@@ -13,6 +12,7 @@ from contextlib import contextmanager
 from pathlib import Path
 
 import pytest
+from projects import as_nobody
 
 from pipeline.errors import MenteeError
 from pipeline.files import explain, replaced_whole
@@ -22,6 +22,8 @@ from pipeline.files import explain, replaced_whole
 
 HOLD = """
 import sys
+from collections.abc import Iterator
+from contextlib import contextmanager
 from pathlib import Path
 from pipeline.files import replaced_whole
 with replaced_whole(Path(sys.argv[1])) as fresh:
@@ -124,19 +126,6 @@ def test_a_link_is_replaced_as_a_folder_is_and_what_it_leads_to_stays(
 
 
 # What is said of a failure
-
-
-@contextmanager
-def as_nobody() -> Iterator[None]:
-    """Root may enter every folder, so root becomes somebody else."""
-    if os.geteuid():
-        yield
-        return
-    os.seteuid(65534)
-    try:
-        yield
-    finally:
-        os.seteuid(0)
 
 
 def test_what_was_made_read_only_is_replaced_and_leaves_nothing(tmp_path: Path) -> None:

@@ -2,6 +2,7 @@
 
 import io
 import sys
+import tempfile
 from datetime import timedelta
 from functools import cache
 from pathlib import Path
@@ -11,9 +12,10 @@ import pytest
 from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 from PIL import Image
-from projects import refusal, shell
+from projects import as_nobody, refusal, shell
 
 from pipeline.errors import MenteeError
+from pipeline.files import explain
 from pipeline.images import files_below, is_picture, open_picture
 
 FORMATS = {
@@ -103,3 +105,12 @@ def test_what_is_hidden_is_not_below_a_folder_nor_what_a_link_leads_to(tmp_path:
         (folder / name).touch()
     (folder / "link").symlink_to("b")
     assert files_below(folder) == [folder / "a.jpg", folder / "b/c.jpg", folder / "link"]
+
+
+def test_a_folder_that_may_not_be_read_is_not_taken_for_an_empty_one() -> None:
+    with as_nobody(), tempfile.TemporaryDirectory() as place:
+        closed = Path(place, "cat/closed")
+        closed.mkdir(mode=0o000, parents=True)
+        with pytest.raises(PermissionError) as caught:
+            files_below(Path(place))
+        assert explain(caught.value) == f"{closed}: Permission denied: make it readable"
