@@ -49,7 +49,7 @@ def export(student: Path) -> None:
 
 @click.command()
 @click.argument("model", type=click.Path(path_type=Path))
-@click.argument("images", nargs=-1, required=True, type=click.Path(path_type=Path))
+@click.argument("images", nargs=-1, required=True, type=click.Path(readable=False, path_type=Path))
 @JSON
 def predict(model: Path, images: tuple[Path, ...], as_json: bool) -> None:
     """Print the class of each image, with its probability.

@@ -1,6 +1,7 @@
 """`mentee export` and `mentee predict`: what leaves the project answers as the student does."""
 
 import json
+import os
 import shutil
 import sys
 from pathlib import Path
@@ -213,6 +214,15 @@ def test_a_broken_file_is_named_and_the_others_are_answered(project: Path, tmp_p
     assert second == "error: nowhere.png: there is no such file"
     (tmp_path / "none").mkdir()
     assert ask(STUDENT, tmp_path / "none").stderr.endswith("none: there are no images\n")
+
+
+def test_a_file_that_may_not_be_read_keeps_no_other_from_its_answer(
+    project: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """To click it would be wrong usage of the whole command; root may read it all the same."""
+    monkeypatch.setattr(os, "access", lambda path, *_, **__: Path(path).name != "013.gif")
+    done = ask(EXPORTED / "student.onnx", "digits/3/003.gif", "digits/3/013.gif")
+    assert len(done.stdout.splitlines()) == 2, done.stderr
 
 
 def test_an_image_with_an_odd_name_is_answered_on_one_line(project: Path, tmp_path: Path) -> None:
