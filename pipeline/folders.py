@@ -172,16 +172,24 @@ def _list_table(table: Path) -> Listing:
         with open(table, encoding="utf-8-sig", newline="") as file:
             # Strict: a quote that is never closed would make one label of all lines after it.
             reader = csv.DictReader(file, strict=True)
-            if not set(COLUMNS) <= set(reader.fieldnames or ()):
+            named = list(reader.fieldnames or ())
+            if not set(COLUMNS) <= set(named):
                 raise MenteeError(
                     f"{table}: its first line must name the columns path and label, with a comma "
                     f"between them"
                 )
+            if twice := [name for name in COLUMNS if named.count(name) > 1]:
+                raise MenteeError(f"{table}: its first line names the column {twice[0]} twice")
             rows = []
             for row in reader:
                 path, label = row["path"] or "", (row["label"] or "").strip()
                 if "\0" in path + label:
                     raise csv.Error("line contains NUL")  # as Python 3.10 does by itself
+                if any(map(str.strip, row.get(reader.restkey) or ())):
+                    raise MenteeError(
+                        f"{table}: line {reader.line_num} has more columns than the first line "
+                        f"names: put quotes around a path or label with a comma in it"
+                    )
                 if path.strip():
                     rows.append((path, label))
                 elif label:  # without one it is a blank line of a spreadsheet

@@ -228,8 +228,8 @@ def test_a_table_names_images_wherever_they_are(folder: Path) -> None:
     assert dataset.labels.tolist() == [1, 0, NO_LABEL]
     assert dataset.images[:, 0, 0, 0].tolist() == [0, 1, 50]
     with open(table, "a", encoding="utf-8") as file:
-        file.write(",,\n , ,\n\n")
-    assert len(load(f"csv:{table}").ids) == 3, "blank lines of a spreadsheet are none"
+        file.write(",,\n , ,\n\npictures/cat/2.png,,small,,\n")
+    assert len(load(f"csv:{table}").ids) == 4, "blank lines and columns of a spreadsheet are none"
 
 
 @pytest.mark.parametrize(
@@ -242,6 +242,8 @@ def test_a_table_names_images_wherever_they_are(folder: Path) -> None:
         (b"path,label\n\xff.png,x\n", "is no CSV file in UTF-8"),
         ("path,label\na\0.png,x\nb.png,y\n", "is no CSV file in UTF-8 (line contains NUL)"),
         ("path,label\na.png,x\n,y\n", "labels.csv: line 3 has a label but no path"),
+        ("path,label\na.png,x\nb.png,y, large\n", "labels.csv: line 3 has more columns than the"),
+        ("path,label,label\na.png,x,y\n", "its first line names the column label twice"),
         ('path,label\na.png,x\nb.png,"y\nc.png,z\n', "end of data): look from line 3 on"),
         ('path,label\na.png,x\n"b.png,y\n"c.png,z\n', "): look from line 3 on"),
     ],
