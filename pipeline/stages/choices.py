@@ -1,8 +1,10 @@
 """What `mentee init` sets in params.yaml for the images it found, each with its reason."""
 
+from collections.abc import Iterable
 from dataclasses import dataclass
 from statistics import median
 from typing import Any
+from unicodedata import normalize
 
 import numpy as np
 
@@ -52,14 +54,29 @@ def warnings(found: Found) -> list[str]:
                 f"class {name!r} has {count} images, {FEWEST} are the least for labels, validation "
                 f"and test: add some, or leave the class out"
             )
+    lines = alike(found.counts)
     rough = {name: count for name, count in found.counts.items() if count < ROUGH}
     if not rough:
-        return []
+        return lines
     name = min(rough, key=rough.__getitem__)
     others = f", and {len(rough) - 1} others have fewer than {ROUGH}" if len(rough) > 1 else ""
-    return [
+    lines.append(
         f"class {name!r} has {rough[name]} images only{others}: what is measured on so few is rough"
-    ]
+    )
+    return lines
+
+
+def alike(names: Iterable[str]) -> list[str]:
+    """What to say of names that a reader takes for one, as `Cat` and `cat`: one line for all."""
+    by_look: dict[str, list[str]] = {}
+    for name in names:
+        by_look.setdefault(normalize("NFKC", name).casefold(), []).append(name)
+    several = [same for same in by_look.values() if len(same) > 1]
+    if not several:
+        return []
+    first = " and ".join(map(repr, several[0]))
+    others = f", and so do {len(several) - 1} others" if len(several) > 1 else ""
+    return [f"classes {first} look alike{others}: if they are one, give them one name"]
 
 
 def by_class(counts: dict[str, int]) -> str:

@@ -76,3 +76,12 @@ def test_small_classes_are_warned_of_and_smaller_ones_are_refused() -> None:
     (line,) = warnings(found(19, 40, 8, 12))  # one line for all, or it hides what was chosen
     assert "class 'class2' has 8 images only, and 2 others have fewer than 20" in line
     assert "class 'class1' has 4 images, 5 are the least" in refusal(lambda: warnings(found(9, 4)))
+
+
+def test_of_classes_that_a_reader_takes_for_one_it_is_said() -> None:
+    """By capitals, or by a folder's name as a Mac spells it: `o` and two dots."""
+    (line,) = warnings(Found({"Cat": 20, "cat": 20, "dog": 20}, 0, (300,)))
+    assert line == "classes 'Cat' and 'cat' look alike: if they are one, give them one name"
+    names = ("L\u00f6we", "cat", "Lo\u0308we", "CAT")
+    (line,) = warnings(Found(dict.fromkeys(names, 20), 0, (300,)))
+    assert "look alike, and so do 1 others" in line
