@@ -22,6 +22,9 @@ Address = Annotated[str, Field(pattern=r"^([a-z][a-z0-9_]*/)?[a-z][a-z0-9_]*$")]
 Fraction = Annotated[float, Field(ge=0, le=1)]
 SOURCE = r"^(cifar10|digits|torchvision:\w+|folder:.+|csv:.+)$"  # of images
 Seed = Annotated[int, Field(ge=0, lt=2**32)]
+# A slip of the finger is an error before any work, and no batch that fills the memory.
+Steps = Annotated[int, Field(ge=2, le=10**9)]
+BatchSize = Annotated[int, Field(ge=2, le=2**17)]
 # (t, value): the weight of a term at the share t of training; linear between knots.
 Knot = Annotated[tuple[Fraction, Annotated[float, Field(ge=0)]], Field(strict=False)]
 Knots = Annotated[list[Knot], Field(min_length=1)]
@@ -168,8 +171,8 @@ class Student(Block):
 class Training(Block):
     """How a student is trained. learning_rate: the peak; warmup: a share of the steps."""
 
-    steps: int = Field(ge=2)
-    batch_size: int = Field(ge=2)
+    steps: Steps
+    batch_size: BatchSize
     optimizer: Literal["adamw", "sgd"] = "adamw"
     schedule: Literal["one_cycle", "cosine", "step"] = "one_cycle"
     learning_rate: float = Field(gt=0, le=10)
@@ -299,6 +302,6 @@ class Runtime(Block):
     """What changes no number, or none beyond rounding: no DVC stage tracks it."""
 
     device: str = Field(pattern=r"^(auto|cpu|cuda(:\d+)?)$")
-    threads: int = Field(ge=0)
+    threads: int = Field(ge=0, le=4096)
     resident_share: Fraction = 0.5
     tensorboard: str | None = None

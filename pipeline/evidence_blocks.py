@@ -4,7 +4,7 @@ from typing import Annotated, Any
 
 from pydantic import AfterValidator, BeforeValidator, Field
 
-from pipeline.blocks import SOURCE, Block, Fraction, Name, Seed, once
+from pipeline.blocks import SOURCE, Block, Fraction, Name, Seed, Steps, once
 
 Source = Annotated[str, Field(pattern=SOURCE)]
 Labels = Annotated[int, Field(ge=1)] | None
@@ -31,7 +31,7 @@ class Examine(Block):
     )
     draws: int = Field(ge=1, le=100, default=3)
     retrain_after: Annotated[list[str], AfterValidator(once)] = Field(default=[])
-    retrain_steps: int = Field(ge=2, default=300)
+    retrain_steps: Steps = 300
 
 
 class Efficiency(Block):
@@ -49,5 +49,5 @@ class Stability(Block):
     )
     depths: Annotated[list[Depth], AfterValidator(once)] = Field(min_length=1, default=[5])
     seeds: Annotated[list[Seed], AfterValidator(once)] = Field(min_length=1, default=[0, 1, 2])
-    steps: int = Field(ge=2, default=300)
+    steps: Steps = 300
     trains_at: Fraction = 0.5

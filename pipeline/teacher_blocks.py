@@ -5,7 +5,7 @@ from typing import Annotated, Any, Literal
 
 from pydantic import Field, PlainValidator, PositiveFloat, model_validator
 
-from pipeline.blocks import Block, Name, Seed
+from pipeline.blocks import BatchSize, Block, Name, Seed, Steps
 
 
 class Tap(Block):
@@ -74,8 +74,8 @@ class Finetune(Block):
     """How the teacher learns the task's labels before the dump; off unless `layers` are named."""
 
     layers: Annotated[str | list[str], PlainValidator(_check_layers)] = "none"
-    steps: int = Field(ge=2, default=200)  # the learning rate of the last is 0
-    batch_size: int = Field(ge=2, default=32)
+    steps: Steps = 200  # the learning rate of the last is 0
+    batch_size: BatchSize = 32
     learning_rate: float = Field(gt=0, le=10, default=1e-3)
     weight_decay: float = Field(ge=0, le=10, default=1e-2)
     seed: Seed = 0
