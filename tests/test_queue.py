@@ -1,22 +1,38 @@
 """Sweeps by DVC's queue, as docs/scaling.md has them: real workers, and no result is lost."""
 
+import shlex
 import shutil
 import time
 from collections.abc import Iterator
 from pathlib import Path
 
 import pytest
-from projects import shell
+from PIL import Image
+from projects import REPOSITORY, edit_params, shell
 from ruamel.yaml import YAML
+from sklearn.datasets import load_digits
 
 STAGE = "train-labels@independent-plain-0"
+PAGE = (REPOSITORY / "docs/scaling.md").read_text()
+QUEUE = [line for line in PAGE.splitlines() if line.startswith("dvc exp run --queue ")]
 RATES = {"slow": 0.001, "fast": 0.01}
 
 
 @pytest.fixture
 def project(clone: Path, tmp_path: Path) -> Iterator[Path]:
+    """With images beside it, as `mentee init` names them: not beside a worker's copy."""
     folder = tmp_path / "project"
     shutil.copytree(clone, folder, symlinks=True)
+    digits = load_digits()
+    for number, image in enumerate(digits.images[:360]):
+        path = tmp_path / f"images/{digits.target[number]}/{number}.png"
+        path.parent.mkdir(parents=True, exist_ok=True)
+        Image.fromarray((image * 15).astype("uint8")).save(path)
+    edit_params(folder / "params.yaml", {"data": {"source": "folder:../images"}})
+    stages = (folder / "dvc.yaml").read_text()
+    head = "    cmd: mentee prepare\n    deps:\n"
+    assert head in stages
+    (folder / "dvc.yaml").write_text(stages.replace(head, f"{head}      - ../images\n"))
     dvc(folder, "repro", "prepare")
     git(folder, "add", "-A")
     git(folder, "commit", "-qm", "prepared")
@@ -36,10 +52,11 @@ def git(folder: Path, *arguments: str) -> None:
 
 
 def queue(folder: Path, *names: str) -> None:
-    """Queue an experiment for each name, at its rate, and have as many workers do them."""
+    """Queue experiments as the page does, and have as many workers do them."""
     for name in names:
-        change = f"training.learning_rate={RATES[name]}"
-        dvc(folder, "exp", "run", "--queue", "--name", name, "--set-param", change, STAGE)
+        change = f" --name {name} --set-param training.learning_rate={RATES[name]}"
+        (line,) = (line for line in QUEUE if line.endswith(change))
+        dvc(folder, *shlex.split(line)[1:], STAGE)
     workers = str(len(names))
     assert f"Started '{workers}' new experiments task queue worker" in dvc(
         folder, "queue", "start", "--jobs", workers
@@ -78,7 +95,7 @@ def test_two_workers_run_what_is_queued_and_lose_none(project: Path) -> None:
 def test_two_machines_queue_a_part_each_and_one_brings_the_results_together(
     project: Path, tmp_path: Path
 ) -> None:
-    origin, other = tmp_path / "origin.git", tmp_path / "other"
+    origin, other = tmp_path / "origin.git", tmp_path / "elsewhere/other"
     git(tmp_path, "init", "-q", "--bare", str(origin))
     dvc(project, "remote", "add", "--default", "storage", str(tmp_path / "storage"))
     git(project, "remote", "add", "origin", str(origin))
