@@ -66,12 +66,12 @@ def draw_splits(dataset: Dataset, data: Data) -> dict[str, np.ndarray]:
             )
     test, left = _take(test_pools, tested, "test")
     validation, pools = _take(pools if official else left, data.validation, "validation")
-    for name, rows in zip(dataset.class_names, pools, strict=True):
-        if len(rows) < data.labelled_per_class:
-            raise MenteeError(
-                f"data.labelled_per_class: {data.labelled_per_class} is more than the {len(rows)} "
-                f"images of class {name!r} that test and validation leave"
-            )
+    name, fewest = min(zip(dataset.class_names, pools, strict=True), key=lambda pair: len(pair[1]))
+    if len(fewest) < data.labelled_per_class:
+        raise MenteeError(
+            f"data.labelled_per_class: {data.labelled_per_class} is more than the {len(fewest)} "
+            f"images of class {name!r} that test and validation leave"
+        )
     labelled = [rows[: data.labelled_per_class] for rows in pools]
     rest = [rows[data.labelled_per_class :][::-1] for rows in pools]
     bare = generator.permutation(np.flatnonzero(dataset.labels == NO_LABEL))

@@ -204,6 +204,13 @@ def test_a_budget_that_is_too_large_is_named_with_what_there_is(
     assert str(caught.value) == text
 
 
+def test_of_classes_that_are_all_too_small_for_the_labels_the_smallest_is_named() -> None:
+    """Or a budget that is lowered to what is said would be refused again, class by class."""
+    dataset = dataset_of([30, 10, 20], official_test=[2, 2, 2])
+    with pytest.raises(MenteeError, match="28 is more than the 9 images of class 'class1' that"):
+        draw_splits(dataset, budgets(labelled_per_class=28, validation=6))
+
+
 def test_so_few_images_that_none_is_left_to_test_with_are_refused() -> None:
     with pytest.raises(MenteeError, match=r"data\.test: a fifth of 4 images is none"):
         draw_splits(dataset_of([2, 2]), budgets())
