@@ -6,7 +6,7 @@ from typing import Any
 
 from pydantic import BaseModel, ValidationError, model_validator
 from ruamel.yaml import YAML
-from ruamel.yaml.error import YAMLError
+from ruamel.yaml.error import MarkedYAMLError, YAMLError
 
 from pipeline.blocks import (
     HERE,
@@ -249,14 +249,22 @@ def load_params(path: Path = PARAMS_FILE) -> Params:
         raise MenteeError(
             f"{path} is not here: run mentee in the folder that holds params.yaml"
         ) from None
-    except (YAMLError, UnicodeDecodeError) as error:
-        raise MenteeError(f"{path} is not valid YAML: {' '.join(str(error).split())}") from None
+    except (YAMLError, ValueError) as error:  # ValueError: no UTF-8, or a date like 2026-13-01
+        raise MenteeError(f"{path} is not valid YAML: {_wrong_in_yaml(error)}") from None
     try:
         return Params.model_validate(content)
     except ValidationError as error:
         raise MenteeError(f"{path}: {_sentence(error)}") from None
     except MenteeError as error:
         raise MenteeError(f"{path}: {error}") from None
+
+
+def _wrong_in_yaml(error: Exception) -> str:
+    """Where and what, without ruamel's advice on how to let a key stand twice."""
+    if isinstance(error, MarkedYAMLError) and error.problem_mark:
+        told = " ".join(filter(None, (error.context, error.problem)))
+        return f"line {error.problem_mark.line + 1}: {told}"
+    return " ".join(str(error).split())
 
 
 def _need(known: bool, key: str, value: str, allowed: dict[str, Any]) -> None:

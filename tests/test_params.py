@@ -586,7 +586,10 @@ def test_a_file_that_is_not_there_is_said_to_be_missing(tmp_path: Path) -> None:
     assert str(caught.value).startswith(f"{path} is not here")
 
 
-@pytest.mark.parametrize("content", [b"data: {seed: 1", b"a: 1\na: 2\n", b"\x00", b"\xff\xfe\xfa"])
+@pytest.mark.parametrize(
+    "content",
+    [b"data: {seed: 1", b"a: 1\na: 2\n", b"\x00", b"\xff\xfe\xfa", b"source: 2026-13-01\n"],
+)
 def test_invalid_yaml_is_one_line(content: bytes, tmp_path: Path) -> None:
     path = tmp_path / "params.yaml"
     path.write_bytes(content)
@@ -594,6 +597,18 @@ def test_invalid_yaml_is_one_line(content: bytes, tmp_path: Path) -> None:
         load_params(path)
     assert str(caught.value).startswith(f"{path} is not valid YAML: ")
     assert len(str(caught.value).splitlines()) == 1
+
+
+def test_of_a_key_that_stands_twice_the_line_is_told_and_not_how_to_allow_it(
+    tmp_path: Path,
+) -> None:
+    path = tmp_path / "params.yaml"
+    path.write_text("data:\n  seed: 1\n  seed: 2\n")
+    with pytest.raises(MenteeError) as caught:
+        load_params(path)
+    text = str(caught.value)
+    assert text.startswith(f"{path} is not valid YAML: line 3: ")
+    assert text.endswith('found duplicate key "seed" with value "2" (original value: "1")')
 
 
 @pytest.mark.parametrize("content", ["", "- data\n", "data\n"])
