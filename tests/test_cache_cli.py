@@ -121,6 +121,16 @@ def test_an_archive_within_a_cache_is_no_part_of_it_and_the_cache_none_of_the_ar
     assert [path.name for path in (tmp_path / "export").iterdir()] == ["labelled"]
 
 
+def test_what_the_help_of_export_shows_brings_ids_and_labels_along(
+    root: Path, tmp_path: Path
+) -> None:
+    said = " ".join(mentee("cache", "export", "--help").output.split())
+    shown = re.search(r"Example: mentee cache export data/cache/(\S+) exported", said)
+    assert shown, said
+    assert mentee("cache", "export", root / shown[1], tmp_path / "out").exit_code == 0
+    assert {"spec.json", "index.h5", "logits.npy"} <= files_under(tmp_path / "out").keys()
+
+
 @pytest.mark.parametrize("left", [".logits.old", ".logits.partial"])
 def test_what_a_killed_command_left_beside_a_kind_is_no_part_of_the_cache(
     left: str, root: Path, tmp_path: Path
