@@ -22,8 +22,6 @@ from pipeline.files import explain, replaced_whole
 
 HOLD = """
 import sys
-from collections.abc import Iterator
-from contextlib import contextmanager
 from pathlib import Path
 from pipeline.files import replaced_whole
 with replaced_whole(Path(sys.argv[1])) as fresh:
