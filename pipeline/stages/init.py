@@ -54,11 +54,11 @@ def init(project: Path, images: Path, skip_broken: bool) -> None:
         say(f"{choice.key}: {shown(choice.value)} ({choice.why})")
 
     project.mkdir(parents=True, exist_ok=True)
+    start_repositories(project)  # takes longest: until it is done, init can be run again
     with written_whole(project / PARAMS_FILE) as partial:
         partial.write_text(fill_params(template("params.yaml"), choices), encoding="utf-8")
         load_params(partial)
     ignore(project, [seen_from(project, path) for path in inputs if path.is_dir()])
-    start_repositories(project)
     seen = [seen_from(project, path) for path in inputs]
     write_text(project / STAGES_FILE, fill_stages(template("stages.yaml"), seen))
     commit(project)

@@ -155,6 +155,19 @@ def test_a_project_that_is_there_or_would_lie_in_its_images_is_refused(place: Pa
     assert Path("project/params.yaml").read_text() == before
 
 
+def test_what_was_interrupted_on_the_way_is_begun_again_by_the_same_command(
+    place: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """By Ctrl-C, or because there was no git yet."""
+    with monkeypatch.context() as patch:
+        patch.setenv("PATH", str(place / "nowhere"))
+        with pytest.raises(FileNotFoundError, match="git"):
+            init(Path("project"), Path("photos"), skip_broken=False)
+    init(Path("project"), Path("photos"), skip_broken=False)
+    assert shell("git", "log", "--oneline", cwd=place / "project").stdout.count("\n") == 1
+    assert shell("git", "status", "--short", cwd=place / "project").stdout == ""
+
+
 def test_a_project_within_a_git_repository_joins_it(place: Path) -> None:
     assert shell("git", "init", "-q", cwd=place).returncode == 0
     assert shell("git", "commit", "-q", "--allow-empty", "-m", "start", cwd=place).returncode == 0
