@@ -4,6 +4,7 @@ import io
 import os
 import re
 import shlex
+import shutil
 import subprocess
 import sys
 from importlib.resources import files
@@ -176,8 +177,12 @@ def start_repositories(project: Path) -> None:
     root = subprocess.run((*dvc, "root"), cwd=project, capture_output=True, text=True)
     if root.returncode:
         subfolder = asks_git(project, "rev-parse", "--show-prefix")
-        run(project, *dvc, "init", "--quiet", *(["--subdir"] if subfolder else []))
-        write_text(project / ".dvc/config", template("dvc-config"))
+        try:
+            run(project, *dvc, "init", "--quiet", *(["--subdir"] if subfolder else []))
+            write_text(project / ".dvc/config", template("dvc-config"))
+        except BaseException:  # Ctrl-C too: half of it would pass for a repository of the user's
+            shutil.rmtree(project / ".dvc", ignore_errors=True)
+            raise
     plots = project / (root.stdout.strip() or ".") / ".dvc/plots/networks.json"
     if not plots.exists():
         write_text(plots, template("networks.json"))

@@ -12,6 +12,7 @@ from ruamel.yaml import YAML
 
 from pipeline.params import load_params
 from pipeline.prepared import PREPARED_FILE, read_split
+from pipeline.stages import init as initialising
 from pipeline.stages.init import init
 
 
@@ -166,6 +167,25 @@ def test_what_was_interrupted_on_the_way_is_begun_again_by_the_same_command(
     init(Path("project"), Path("photos"), skip_broken=False)
     assert shell("git", "log", "--oneline", cwd=place / "project").stdout.count("\n") == 1
     assert shell("git", "status", "--short", cwd=place / "project").stdout == ""
+
+
+def test_half_a_dvc_repository_is_not_taken_for_one_of_the_users(
+    place: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    run = initialising.run
+
+    def interrupted(project: Path, *command: str) -> None:
+        run(project, *command)
+        if "dvc" in command:
+            raise KeyboardInterrupt
+
+    with monkeypatch.context() as patch:
+        patch.setattr(initialising, "run", interrupted)
+        with pytest.raises(KeyboardInterrupt):
+            init(Path("project"), Path("photos"), skip_broken=False)
+    init(Path("project"), Path("photos"), skip_broken=False)
+    ours = (REPOSITORY / ".dvc/config").read_text()
+    assert Path("project/.dvc/config").read_text() == ours
 
 
 def test_a_project_within_a_git_repository_joins_it(place: Path) -> None:
