@@ -177,11 +177,13 @@ def start_repositories(project: Path) -> None:
     root = subprocess.run((*dvc, "root"), cwd=project, capture_output=True, text=True)
     if root.returncode:
         subfolder = asks_git(project, "rev-parse", "--show-prefix")
+        ours = not (project / ".dvc").exists()  # or DVC could not read it
         try:
             run(project, *dvc, "init", "--quiet", *(["--subdir"] if subfolder else []))
             write_text(project / ".dvc/config", template("dvc-config"))
         except BaseException:  # Ctrl-C too: half of it would pass for a repository of the user's
-            shutil.rmtree(project / ".dvc", ignore_errors=True)
+            if ours:
+                shutil.rmtree(project / ".dvc", ignore_errors=True)
             raise
     plots = project / (root.stdout.strip() or ".") / ".dvc/plots/networks.json"
     if not plots.exists():

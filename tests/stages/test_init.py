@@ -188,6 +188,15 @@ def test_half_a_dvc_repository_is_not_taken_for_one_of_the_users(
     assert Path("project/.dvc/config").read_text() == ours
 
 
+def test_a_dvc_repository_that_dvc_cannot_read_is_left_as_it_is(place: Path) -> None:
+    mine = place / "project/.dvc/cache/mine"
+    mine.parent.mkdir(parents=True)
+    mine.touch()
+    (place / "project/.dvc/config").write_text("[[[ broken")
+    assert "dvc init" in refusal(lambda: init(Path("project"), Path("photos"), False))
+    assert mine.exists()
+
+
 def test_a_project_within_a_git_repository_joins_it(place: Path) -> None:
     assert shell("git", "init", "-q", cwd=place).returncode == 0
     assert shell("git", "commit", "-q", "--allow-empty", "-m", "start", cwd=place).returncode == 0
