@@ -130,6 +130,23 @@ def test_the_first_missing_view_in_the_middle_is_named(tmp_path: Path) -> None:
     assert f"{tmp_path / 'v001' / 'p00000.h5'} is missing" in refusal(tmp_path)
 
 
+@pytest.mark.parametrize(
+    "listed", ["01", "01234", "01245", "12345", "345", "0123455", "011345", "001234"]
+)
+def test_a_manifest_that_does_not_list_every_shard_of_its_views_once_is_refused(
+    folder: Path, listed: str
+) -> None:
+    """Three parts of two views; all files are there."""
+    content = read_json(folder / "manifest.json")
+    shards = content["shards"]
+    write_json(folder / "manifest.json", content | {"shards": [shards[int(n)] for n in listed]})
+    assert "it does not list every shard of its views once" in refusal(folder)
+    write_json(folder / "manifest.json", content | {"shards": shards[::-1]})
+    np.testing.assert_array_equal(Kind(folder).view(1), numbers(2, 11, 5)[1])
+    write_json(folder / "manifest.json", content | {"shards": shards[:3]})
+    assert Kind(folder).views == 1
+
+
 def test_of_a_kind_without_any_shard_the_first_is_named(folder: Path) -> None:
     """As a clone is before `dvc pull`."""
     for view in ("v000", "v001"):
