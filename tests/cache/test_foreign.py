@@ -345,6 +345,8 @@ ATTRIBUTES = [
     attribute("view", "0"), attribute("view", [0, 0]), attribute("view", 1), attribute("view", -1),
     attribute("view", np.float64("nan")), attribute("view", h5py.Empty("<i8")),
     attribute("view", np.zeros(1, [("a", "<i4")])[0]), attribute("view", h5py.Reference()),
+    attribute("view", "0", "S1"), attribute("start", "0", "S1"), attribute("stop", "20", "S2"),
+    attribute("stop", 20.0), attribute("max_error", "0", "S1"), attribute("max_error", 0),
     attribute("stop", 2**63 - 1), attribute("stop", 1e300), attribute("stop", np.inf),
     attribute("stop", 2**64 - 1, "<u8"), attribute("start", -(2**62)), attribute("start", 20),
     attribute("max_error", "small"), attribute("max_error", [0.0, 1.0]),
