@@ -167,7 +167,7 @@ def test_what_nobody_touched_is_read(sent: Callable[..., Path]) -> None:
 
 # Data sets that are not what they seem. `file` is the shard, without its "values".
 
-VALUES = np.arange(60, dtype="<f2").reshape(20, 3)
+VALUES, PLACE = np.arange(60, dtype="<f2").reshape(20, 3), Place(0, 0, 0, 20)
 
 
 def external_link(file: h5py.File, secret: Path) -> None:
@@ -442,9 +442,15 @@ def test_a_manifest_that_makes_no_sense_is_refused(
     for value in values:
         content = json.loads(before)
         at(content, key, value)
+        of_spec = key.startswith("spec/")
         if isinstance(content.get("spec"), dict) and key != "fingerprint":
             content["fingerprint"] = digest_text(canonical_json(content["spec"]))
+            # The shard says so too, but for parts so large that one is enough, which makes sense.
+            if of_spec and value != 10**15:
+                write_shard(folder / SHARD, {"values": VALUES}, content["spec"], PLACE)
         path.write_text(json.dumps(content, indent=2, sort_keys=True) + "\n")
+        if of_spec:
+            sign(folder)
         try:
             assert_refused(folder)
         except AssertionError as error:
@@ -505,7 +511,7 @@ def test_a_spec_that_would_grow_when_it_is_compared_is_refused(
     folder = sent()
     content = read_json(folder / "manifest.json")
     spec = content["spec"] | {"teacher": extra}
-    write_shard(folder / SHARD, {"values": VALUES}, spec, Place(0, 0, 0, 20))
+    write_shard(folder / SHARD, {"values": VALUES}, spec, PLACE)
     content |= {"spec": spec, "fingerprint": digest_text(canonical_json(spec))}
     (folder / "manifest.json").write_text(json.dumps(content))
     sign(folder)
@@ -519,7 +525,7 @@ def test_a_shard_with_such_a_spec_in_the_place_of_another_is_refused(
     """Of which `verify` would say how its run differs from that of the manifest."""
     folder = sent()
     spec = read_json(folder / "manifest.json")["spec"] | {"teacher": extra}
-    write_shard(folder / SHARD, {"values": VALUES}, spec, Place(0, 0, 0, 20))
+    write_shard(folder / SHARD, {"values": VALUES}, spec, PLACE)
     for command, code, output in answers_in_a_child(folder):
         assert (code, len(output) < 2000) == (1, True) or command == "diff", f"{command}: {output}"
 
