@@ -28,7 +28,7 @@ from pipeline.runs import set_up
 from pipeline.stages.sweep import TRAINED, shared_out, trained_ahead
 from pipeline.stages.train import train, train_ahead, train_ahead_as_one
 from pipeline.students import load_student
-from pipeline.together import Stack, Stackable, can_share
+from pipeline.together import Stack, Stackable, can_share, stacked, unstacked
 from pipeline.training import Look, Watch
 from pipeline.variants import Variant
 
@@ -283,6 +283,21 @@ def test_students_that_were_killed_go_on_as_one(
     train_ahead_as_one(params, variants)
     assert sorted(seen) == ([3, 4, 5, 6] if saves == 3 else [3, 4, 5, 5, 6, 6])
     assert_alike(params, whole, 1e-5)
+
+
+def test_the_state_of_one_is_taken_out_of_that_of_all_and_holds_no_other() -> None:
+    """A view of it would, and a checkpoint keeps all that is behind a view."""
+    states = [
+        {"state": {0: {"step": torch.tensor(2.0), "exp_avg": torch.full((5,), float(number))}},
+         "param_groups": [{"lr": 0.1}]}
+        for number in range(3)
+    ]  # fmt: skip
+    of_all = stacked(states)
+    for number, state in enumerate(states):
+        own = unstacked(of_all, number)
+        assert own["param_groups"] == state["param_groups"]
+        torch.testing.assert_close(own["state"], state["state"])
+        assert own["state"][0]["exp_avg"].untyped_storage().nbytes() == 5 * 4
 
 
 def test_mentee_train_takes_up_what_was_trained_as_one(
