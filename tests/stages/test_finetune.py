@@ -29,7 +29,7 @@ from pipeline.stages.dump import dump
 from pipeline.stages.finetune import finetune
 from pipeline.stages.prepare import prepare
 from pipeline.teachers import Teacher, load_teacher, replace_classifier
-from pipeline.tuned import find_tuned
+from pipeline.tuned import find_tuned, origin
 from pipeline.tuning import thaw, tune
 
 TEACHER, SPEC = Path("data/teacher"), Path("data/cache/labelled/spec.json")
@@ -392,6 +392,28 @@ def test_a_teacher_that_was_tuned_otherwise_or_is_damaged_is_refused(
 ) -> None:
     spoil()
     assert "data/teacher holds no teacher that was tuned as params say" in complaint("dump")
+
+
+@pytest.mark.parametrize(
+    ("block", "change", "decides"),
+    [
+        ("teacher", {"model": "timm:tf_efficientnet_lite1"}, True),
+        ("teacher", {"weights": "mine.safetensors"}, True),
+        ("teacher", {"mean": [0.4, 0.4, 0.4]}, True),
+        ("teacher", {"std": [0.2, 0.2, 0.2]}, True),
+        ("teacher", {"taps": {"early": {"module": "blocks.2", "grid": 1}}}, False),
+        ("views", {"labelled": 4}, True),
+        ("views", {"unlabelled": 4}, False),
+        ("training", {"steps": 9}, False),
+    ],
+)
+def test_a_teacher_is_tuned_anew_for_what_decides_it_and_for_nothing_else(
+    project: Path, block: str, change: dict[str, Any], decides: bool
+) -> None:
+    labelled = read_split(PREPARED_FILE, "labelled")
+    before = origin(params_of(LAST), labelled)
+    after = origin(params_of(LAST, **{block: change}), labelled)
+    assert (before != after) == decides
 
 
 def spoilt_teacher(key: str) -> dict[str, Any]:
