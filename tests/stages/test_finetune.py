@@ -155,6 +155,25 @@ def test_a_network_that_answers_with_a_tuple_while_it_trains_gives_logits() -> N
     assert network.inception5b.branch1.bn.training
 
 
+def test_the_learning_rate_rises_to_its_peak_and_falls(
+    project: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    rates: list[float] = []
+    step = torch.optim.AdamW.step
+
+    def told(optimizer: torch.optim.AdamW, *arguments: Any) -> Any:
+        rates.append(optimizer.param_groups[0]["lr"])
+        return step(optimizer, *arguments)
+
+    monkeypatch.setattr(torch.optim.AdamW, "step", told)
+    finetune(params_of("head", finetune={"steps": 10, "learning_rate": 0.01}))
+    assert len(rates) == 10
+    peak = rates.index(max(rates))
+    assert 0 < peak < 9
+    assert rates[peak] == pytest.approx(0.01)
+    assert rates == sorted(rates[:peak]) + sorted(rates[peak:], reverse=True)
+
+
 class Sliced(nn.Conv2d):
     """A 1x1 convolution with a stride of 2, said in another way."""
 
