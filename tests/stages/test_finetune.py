@@ -187,8 +187,9 @@ def test_a_teacher_of_strided_points_learns_by_true_gradients(project: Path) -> 
     compute = choose_compute(params.runtime)
     labelled = read_split(PREPARED_FILE, "labelled")
     lessons = lone_lessons(labelled, params.views, 32, compute.device, 0.0)
-    learned = []
+    learned, lay = [], []  # pictures so small do not show it on every processor
     for conv in (nn.Conv2d(3, 48, 1, stride=2), Sliced(3, 48, 1)):
+        conv.register_forward_pre_hook(lambda _, inputs: lay.append(inputs[0].is_contiguous()))
         classifier = nn.Linear(48, 10)
         for layer in (conv, classifier):
             nn.init.constant_(layer.bias, 0.1)
@@ -198,6 +199,7 @@ def test_a_teacher_of_strided_points_learns_by_true_gradients(project: Path) -> 
         teacher = Teacher(network, (0.5,) * 3, (0.5,) * 3, "", {}, 32, compute)
         tune(teacher, [classifier], lessons, params.finetune)
         learned.append(conv.weight.detach())
+    assert lay == [True] * 3 + [False] * 3
     assert torch.allclose(*learned, atol=1e-4)
 
 
